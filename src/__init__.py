@@ -1,0 +1,1 @@
+"""LeNet-5 against a plain CNN on MNIST, with PyTorch Lightning and TensorBoard."""

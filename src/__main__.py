@@ -1,0 +1,7 @@
+"""`python -m src fit --config configs/lenet5.yaml`: see `src.cli`."""
+
+import sys
+
+from src.cli import main
+
+sys.exit(main())

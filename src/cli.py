@@ -1,0 +1,233 @@
+"""The command line: LightningCLI with this project's data, run folder and plain errors."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import Namespace
+from lightning import Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar, Timer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from src.data import MNISTDataModule
+from src.errors import UserError
+from src.inference import write_predictions
+from src.models import Classifier, LossAndAccuracy
+from src.training.callbacks import Curves, Progress, RunSummary, describe_result
+from src.training.checkpoints import CheckedCheckpointIO, load_checkpoint
+from src.training.logger import RunLogger
+
+# Settings that may differ from those of the training: they don't change what is computed.
+FREE_SETTINGS = {"data.data_dir", "data.batch_size"}
+
+
+class Parser(LightningArgumentParser):
+    """A parser that says what is wrong in a line or two, without a page of usage."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)  # a misspelt option is an error, not a guess
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        parser = getattr(ex, "subcommand_parser", None) or self
+        print(f"error: {condense(message)}\nSee: {parser.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def condense(message: str) -> str:
+    """Say in one line what jsonargparse says in a paragraph."""
+    key = re.search(r'Parser key "([^"]+)"', message)
+    value = re.search(r"(?:Given|Got) value: (.*)", message)
+    if not key or not value:
+        return " ".join(message.split())
+    if key[1] == "model":
+        if nested := re.match(r"NestedArg\(key='([^']+)'", value[1]):
+            return f"--model.{nested[1]} needs a network: name one with --model."
+        reason = re.search(r"No module named .*|\S+ is abstract", message)
+        return (
+            f"{value[1]} is not a network{f' ({reason[0]})' if reason else ''}. "
+            "Choose LeNet5 or CNN, or name your own subclass of src.models.Classifier as module.Class."
+        )
+    types = " or ".join(dict.fromkeys(re.findall(r"Expected an? <class '([\w.]+)'>", message)))
+    return f"--{key[1]} {value[1]} is not valid{': expected ' + types if types else ''}."
+
+
+class CLI(LightningCLI):
+    """``fit``, ``validate``, ``test`` and ``predict`` for any subclass of `Classifier`, on MNIST.
+
+    A run of ``fit`` gets a folder of its own, ends with the test of its last weights and writes
+    results.json. The other commands take the network and the data settings from the checkpoint.
+    """
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        hidden = {"weights_only", "verbose", "return_predictions"}  # decided here
+        return {name: skip | hidden for name, skip in LightningCLI.subcommands().items()}
+
+    # --- Settings ------------------------------------------------------------------------------------------
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--seed_everything",
+            type=int,
+            default=0,
+            help="Seed of the weights, of dropout and of the order of the images.",
+        )
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(Trainer, "trainer")
+        parser.set_defaults({"trainer.max_epochs": 12, "trainer.num_sanity_val_steps": 0})
+        # Not required: a checkpoint names its network. `_complete_settings` reports a missing one.
+        parser.add_lightning_class_args(Classifier, "model", subclass_mode=True, required=False)
+        parser.add_lightning_class_args(MNISTDataModule, "data")
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        super().parse_arguments(parser, args)
+        given = self.config[self.config.subcommand]
+        if given.ckpt_path is not None:
+            # The settings of the checkpoint become the defaults, so that what is given can be compared.
+            saved = saved_settings(given.ckpt_path, given.model)
+            self._parser(self.config.subcommand).set_defaults(saved)
+            super().parse_arguments(parser, args)
+            refuse_contradictions(self.config[self.config.subcommand], saved)
+        elif self.config.subcommand != "fit":
+            raise UserError("Name a checkpoint: --ckpt_path lightning_logs/lenet5/version_0/checkpoints/last.ckpt")
+        elif given.model is None:
+            raise UserError("Name a network: --config configs/lenet5.yaml, or --model LeNet5")
+
+    def _parse_ckpt_path(self) -> None:
+        """Replaced by `parse_arguments`: Lightning lets the checkpoint overrule the command line, and import."""
+
+    def before_instantiate_classes(self) -> None:
+        if self.subcommand != "fit":
+            self.save_config_callback = None  # only a training has a run folder
+        elif (max_epochs := self._get(self.config, "trainer").max_epochs) is not None and max_epochs < 1:
+            raise UserError(f"--trainer.max_epochs is {max_epochs}; it must be at least 1.")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add what every run here has, unless the config has its own: logger, checkpoints, progress bar."""
+        config = self._get(self.config_init, "trainer")
+        given = config.callbacks or []
+        given = given if isinstance(given, list) else [given]
+        callbacks = []
+        if config.enable_progress_bar is not False and not any(isinstance(callback, ProgressBar) for callback in given):
+            callbacks.append(Progress())
+        if self.subcommand == "fit":
+            timer = Timer()
+            callbacks += [timer, Curves(), RunSummary(timer)]
+            if config.enable_checkpointing is not False and not any(isinstance(callback, Checkpoint) for callback in given):
+                if self.datamodule.val_size:
+                    # Before last.ckpt, so that its state is in there.
+                    callbacks.append(_checkpoint("best", monitor="val_accuracy", mode="max"))
+                callbacks.append(_checkpoint("last"))
+            if config.logger in (None, True):
+                folder = Path(config.default_root_dir or ".", "lightning_logs")
+                kwargs["logger"] = RunLogger(str(folder), name=type(self.model).__name__.lower())
+        else:
+            kwargs["logger"] = False
+        plugins = config.plugins or []
+        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), CheckedCheckpointIO()]
+        self.trainer_defaults["callbacks"] = callbacks
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            raise UserError(f"The trainer's settings don't work: {error}") from None
+
+    # --- Commands ------------------------------------------------------------------------------------------
+
+    def fit(self, **kwargs: Any) -> None:
+        self.trainer.fit(**kwargs)
+        self.trainer.test(self.model, self.datamodule, verbose=False)  # RunSummary tells and keeps the result
+
+    def validate(self, **kwargs: Any) -> None:
+        self.trainer.validate(verbose=False, **kwargs)
+        self._print_result("validation", self.model.val_metrics)
+
+    def test(self, **kwargs: Any) -> None:
+        self.trainer.test(verbose=False, **kwargs)
+        self._print_result("test", self.model.test_metrics)
+
+    def predict(self, **kwargs: Any) -> None:
+        probabilities_NK = self.trainer.predict(**kwargs)
+        write_predictions(self.trainer, probabilities_NK, Path(kwargs["ckpt_path"]))
+
+    def _print_result(self, images: str, metrics: LossAndAccuracy) -> None:
+        result = metrics.compute()  # on every rank: it may reduce
+        if self.trainer.is_global_zero:
+            print(describe_result(type(self.model).__name__, images, result))
+
+
+def _checkpoint(name: str, **kwargs: Any) -> ModelCheckpoint:
+    """Keep one checkpoint, ``checkpoints/<name>.ckpt``, written at the end of an epoch."""
+    return ModelCheckpoint(filename=name, enable_version_counter=False, **kwargs)
+
+
+def saved_settings(ckpt_path: str, named: Namespace | None) -> dict[str, Any]:
+    """The network and data settings that a checkpoint was made with, as defaults for the parser.
+
+    Raises:
+        UserError: The file can't be used, holds another network than the one named with ``--model``,
+            or one of a module that nobody has imported: a checkpoint never causes an import.
+    """
+    checkpoint = load_checkpoint(ckpt_path)
+    network = {key: value for key, value in checkpoint.get("hyper_parameters", {}).items() if key != "_instantiator"}
+    class_path = network.pop("_class_path", named.class_path if named else None)
+    if class_path is None:
+        raise UserError(f"{ckpt_path} doesn't say which network it holds: name it with --model.")
+    if named and _imported(named.class_path) is not _imported(class_path):
+        raise UserError(f"{ckpt_path} holds {_short(class_path)}, not {_short(named.class_path)}.")
+    if _imported(class_path) is None:
+        raise UserError(f"{ckpt_path} holds {class_path}. If you trust that module, name it: --model {class_path}")
+    data = {
+        key: value
+        for key, value in checkpoint.get("datamodule_hyper_parameters", {}).items()
+        if not key.startswith("_")
+    }
+    return {
+        "model": {"class_path": class_path, "init_args": network},
+        "seed_everything": data.pop("seed", 0),
+        **{f"data.{key}": value for key, value in data.items()},
+    }
+
+
+def _imported(class_path: str) -> type[Classifier] | None:
+    """The class of that name if its module is already imported."""
+    module, _, name = class_path.rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    return found if isinstance(found, type) and issubclass(found, Classifier) else None
+
+
+def _short(class_path: str) -> str:
+    return class_path.rpartition(".")[2]
+
+
+def refuse_contradictions(settings: Namespace, saved: dict[str, Any]) -> None:
+    """Raise a `UserError` if a setting given by the user differs from that of the checkpoint."""
+    expected = {key: value for key, value in saved.items() if key != "model"}
+    expected |= {f"model.{key}": value for key, value in saved["model"]["init_args"].items()}
+    for key, value in expected.items():
+        given = settings.get(key.replace("model.", "model.init_args.", 1))
+        if key not in FREE_SETTINGS and given != value:
+            raise UserError(f"--{key} {given} contradicts {settings.ckpt_path}, which was made with {value}.")
+
+
+def main(args: ArgsType = None) -> int:
+    """Run the command line. Returns: the exit code, 0 or 1; ends with 2 where the command line is wrong."""
+    try:
+        CLI(
+            Classifier,
+            MNISTDataModule,
+            subclass_mode_model=True,
+            parser_kwargs={"prog": "python -m src", "description": "Train and compare small networks on MNIST."},
+            parser_class=Parser,
+            auto_configure_optimizers=False,
+            args=args,
+        )
+    except (UserError, MisconfigurationException, OSError) as error:
+        if rank_zero_only.rank == 0:
+            print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,83 @@
+"""The order of images: global batches, shared out over devices."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """This device's share of one global batch.
+
+    `weight` times the sum of the share's losses, averaged over the devices as DDP does, is the mean
+    loss over the global batch: so each image weighs the same, even when shares differ by one.
+    """
+
+    images: Tensor  # (N, 28, 28) uint8 from the loader, (N, 1, 28, 28) float32 on the device
+    labels: Tensor  # (N,) int64
+    weight: float  # devices / images in the global batch
+
+
+class GlobalBatches:
+    """Batches of a data set held in memory. The order is a pure function of (seed, epoch).
+
+    Global batch b is slice b of that order, whatever the number of devices; device `rank` of
+    `world_size` takes its contiguous share of each. The last batch may be short, and a share of it
+    empty. Lightning takes any iterable as a loader; this one indexes tensors, where a DataLoader would
+    collate single images at many times the cost.
+
+    Args:
+        images: (N, H, W) uint8.
+        labels: (N,) int64.
+        batch_size: Images in a global batch.
+        seed: Shuffle anew in each epoch; None keeps the order of the data set.
+        rank: This device's number.
+        world_size: Number of devices.
+    """
+
+    batch_sampler = None  # Lightning looks for `set_epoch` on the sampler of either
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        seed: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+
+    @property
+    def sampler(self) -> "GlobalBatches":
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # A generator, so the order is made at the first batch: Lightning calls iter() before set_epoch().
+        images = len(self.labels)
+        order = None
+        if self.seed is not None:
+            order = torch.from_numpy(np.random.default_rng((self.seed, self.epoch)).permutation(images))
+        for start in range(0, images, self.batch_size):
+            size = min(self.batch_size, images - start)
+            share = slice(
+                start + size * self.rank // self.world_size,
+                start + size * (self.rank + 1) // self.world_size,
+            )
+            index = share if order is None else order[share]
+            yield Batch(self.images[index], self.labels[index], self.world_size / size)

@@ -1,0 +1,32 @@
+"""Predictions of a trained network, gathered from all devices and written as a table."""
+
+import csv
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from lightning import Trainer
+from torch import Tensor
+
+from src.files import replace_when_whole
+
+
+def gather_shares(shares: list[Tensor]) -> Tensor:
+    """Put together what each device predicted for its share of every batch: (N, K), in the order of the images."""
+    devices = [shares]
+    if dist.is_initialized():
+        devices = [shares] * dist.get_world_size()
+        dist.all_gather_object(devices, shares)
+    return torch.cat([share for batch in zip(*devices, strict=True) for share in batch])
+
+
+def write_predictions(trainer: Trainer, shares: list[Tensor], path: Path) -> None:
+    """Write image number, digit and confidence as CSV, and say so."""
+    probabilities_NK = gather_shares(shares)
+    if not trainer.is_global_zero:
+        return
+    confidence_N, digits_N = probabilities_NK.max(dim=1)
+    with replace_when_whole(path) as file:
+        rows = [("image", "digit", "confidence"), *zip(range(len(digits_N)), digits_N.tolist(), confidence_N.tolist())]
+        file.write("".join(f"{a},{b},{c}\n" for a, b, c in rows).encode())
+    print(f"{len(digits_N):,} predictions: {path}")

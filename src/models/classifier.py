@@ -1,0 +1,128 @@
+"""What every network here shares: loss, metrics, optimiser and steps."""
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+Batch = tuple[Tensor, Tensor, float]  # images (N, C, H, W), labels (N,), weight of an image in the step's loss
+
+
+class LossAndAccuracy(Metric):
+    """Mean cross-entropy and accuracy over every image seen, on all devices; an empty batch changes nothing."""
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("loss_sum", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("correct", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
+        self.loss_sum: Tensor
+        self.correct: Tensor
+        self.images: Tensor
+
+    def update(self, loss_sum: Tensor, logits_NK: Tensor, labels_N: Tensor) -> None:
+        self.loss_sum += loss_sum.detach()
+        self.correct += (logits_NK.argmax(dim=1) == labels_N).sum()
+        self.images += len(labels_N)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Returns: `loss` (mean), `accuracy` (0…1), and the counts `errors` and `images`."""
+        return {
+            "loss": self.loss_sum / self.images,
+            "accuracy": self.correct / self.images,
+            "errors": self.images - self.correct,
+            "images": self.images,
+        }
+
+
+class Classifier(LightningModule, ABC):
+    """A network that sorts images into classes. A subclass adds layers in `__init__`, and `forward`.
+
+    Trains with cross-entropy and Adam. A batch is (images, labels, weight); weight times the summed
+    loss is the share of this device in the mean loss of the step.
+
+    Args:
+        lr: Learning rate of Adam.
+        eps: Epsilon of Adam; 1e-7 is the default of Keras, with which the comparison was published.
+    """
+
+    def __init__(self, lr: float = 1e-3, eps: float = 1e-7) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.lr = lr
+        self.eps = eps
+        self.train_metrics = LossAndAccuracy()
+        self.val_metrics = LossAndAccuracy()
+        self.test_metrics = LossAndAccuracy()
+
+    @abstractmethod
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Returns: logits (N, K), one for each class."""
+
+    def setup(self, stage: str) -> None:
+        # Gains 5 to 20 % of a step on the CPU; the function is the same.
+        self.to(memory_format=torch.channels_last)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=self.lr, eps=self.eps, fused=True)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return batch[2] * self._loss_sum(batch, self.train_metrics)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._loss_sum(batch, self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._loss_sum(batch, self.test_metrics)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns: probabilities (N, K)."""
+        return self(batch[0]).softmax(dim=1)
+
+    def _loss_sum(self, batch: Batch, metrics: LossAndAccuracy) -> Tensor:
+        x_NCHW, labels_N, _ = batch
+        logits_NK = self(x_NCHW)
+        loss_sum = F.cross_entropy(logits_NK, labels_N, reduction="sum")
+        metrics.update(loss_sum, logits_NK, labels_N)
+        return loss_sum
+
+    # Metrics are summed on the device in each step, but reduced and logged only once an epoch.
+
+    def on_train_epoch_start(self) -> None:
+        self.train_metrics.reset()
+
+    def on_validation_epoch_start(self) -> None:
+        self.val_metrics.reset()
+
+    def on_test_epoch_start(self) -> None:
+        self.test_metrics.reset()
+
+    def on_train_epoch_end(self) -> None:
+        self._log_epoch("train", self.train_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_epoch("val", self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_epoch("test", self.test_metrics)
+
+    def _log_epoch(self, stage: str, metrics: LossAndAccuracy) -> None:
+        epoch = metrics.compute()
+        self.log_dict({f"{stage}_{name}": epoch[name] for name in ("loss", "accuracy")}, prog_bar=True)
+
+
+def glorot_uniform(module: nn.Module) -> None:
+    """Initialise a layer as Keras does: weights Glorot-uniform, biases zero. Use: `network.apply(glorot_uniform)`.
+
+    Source: X. Glorot, Y. Bengio, "Understanding the difficulty of training deep feedforward neural
+    networks", AISTATS 2010.
+    """
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

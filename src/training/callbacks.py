@@ -1,0 +1,157 @@
+"""What happens around a training: the curves, the progress bar, the closing summary."""
+
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer, TQDMProgressBar
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from matplotlib.figure import Figure
+
+from src.files import replace_when_whole
+from src.models import Classifier
+from src.training.logger import RunLogger
+
+
+class Progress(TQDMProgressBar):
+    """Lightning's bar with epochs counted from 1, and the loss and accuracy of the epoch so far."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=20)  # steps; a refresh waits for the device
+
+    def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
+        super().on_train_epoch_start(trainer, *args)
+        self.train_progress_bar.set_description(f"Epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        metrics = trainer.progress_bar_metrics
+        if isinstance(pl_module, Classifier) and pl_module.train_metrics.update_called:
+            so_far = pl_module.train_metrics  # of this process; `compute` would wait for all others
+            metrics["train_loss"] = (so_far.loss_sum / so_far.images).item()
+            metrics["train_accuracy"] = (so_far.correct / so_far.images).item()
+        return {name: f"{value:.4f}" for name, value in metrics.items()}
+
+
+class Curves(Callback):
+    """Adds to TensorBoard what isn't a metric of the network: settings, graph, learning rate, time of an epoch."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if isinstance(trainer.logger, RunLogger):
+            trainer.logger.log_hyperparams(
+                {
+                    "model": type(pl_module).__name__,
+                    "max_epochs": trainer.max_epochs,
+                    **{name: value for name, value in pl_module.hparams.items() if not name.startswith("_")},
+                    **trainer.datamodule.hparams,
+                }
+            )
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == 0 and isinstance(trainer.logger, RunLogger):
+            _add_graph(trainer.logger, pl_module, batch[0][:1])
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.epoch_start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        seconds = time.perf_counter() - self.epoch_start  # training and validation
+        learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+        pl_module.log_dict({"learning_rate": learning_rate, "epoch_seconds": seconds}, rank_zero_only=True)
+
+
+@rank_zero_only
+def _add_graph(logger: RunLogger, pl_module: LightningModule, x_NCHW: torch.Tensor) -> None:
+    pl_module.eval()  # dropout would draw random numbers
+    try:
+        logger.experiment.add_graph(pl_module, x_NCHW)
+    except Exception as error:  # tracing has many ways to fail on a user's network; training goes on
+        rank_zero_warn(f"TensorBoard has no graph of {type(pl_module).__name__}: {error}")
+    finally:
+        pl_module.train()
+
+
+class RunSummary(Callback):
+    """Ends a fit: pictures of the curves, results.json, and a few plain lines.
+
+    Args:
+        timer: Lightning's Timer of the same trainer.
+    """
+
+    def __init__(self, timer: Timer) -> None:
+        self.timer = timer
+
+    @rank_zero_only
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if isinstance(trainer.logger, RunLogger):
+            for metric in ("accuracy", "loss"):
+                draw_curves(trainer.logger.curves[metric], metric, Path(trainer.logger.log_dir, f"{metric}.png"))
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Classifier)
+        test = {name: value.item() for name, value in pl_module.test_metrics.compute().items()}
+        if not trainer.is_global_zero:
+            return
+        seconds = self.timer.time_elapsed("train")
+        print(describe_result(type(pl_module).__name__, "test", test))
+        print(f"{trainer.current_epoch} epochs in {int(seconds // 60)} min {seconds % 60:.0f} s")
+        if isinstance(trainer.logger, RunLogger):
+            results = {
+                "model": type(pl_module).__name__,
+                "parameters": sum(parameter.numel() for parameter in pl_module.parameters()),
+                "epochs": trainer.current_epoch,
+                "seed": trainer.datamodule.seed,
+                "test": test,
+                "curves": trainer.logger.curves,
+                "train_seconds": round(seconds, 3),
+                "machine": {
+                    "devices": trainer.world_size,
+                    "device": _device_name(pl_module.device),
+                    "threads": torch.get_num_threads(),
+                    "python": platform.python_version(),
+                    "torch": torch.__version__,
+                    "lightning": lightning.__version__,
+                },
+            }
+            run = Path(trainer.logger.log_dir)
+            with replace_when_whole(run / "results.json") as file:
+                file.write(json.dumps(results, indent=2).encode())
+            tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))
+            print(f"Run:    {run}")
+            print(f"Curves: {tensorboard} --host localhost --logdir {trainer.logger.save_dir}")
+
+
+def describe_result(model: str, images: str, result: dict[str, Any]) -> str:
+    """One line from the result of `LossAndAccuracy.compute` over the `images` of "test" or "validation"."""
+    return (
+        f"{model}: {images} accuracy {result['accuracy']:.2%} "
+        f"({result['errors']:,} errors in {result['images']:,} images), loss {result['loss']:.4f}"
+    )
+
+
+def draw_curves(curves: dict[str, list[float]], metric: str, path: Path) -> None:
+    """Draw one metric over the epochs, training and validation, as in the published study."""
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.add_subplot(title=f"Model {metric}", xlabel="Epoch", ylabel=metric.capitalize())
+    for run, marker in (("train", "o"), ("validation", "s")):
+        axes.plot(range(1, len(curves[run]) + 1), curves[run], marker=marker, markersize=3, label=run)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with replace_when_whole(path) as file:
+        figure.savefig(file, format="png", dpi=120)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")  # platform.processor() is empty on Linux
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

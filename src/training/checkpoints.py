@@ -1,0 +1,50 @@
+"""Checkpoints as data: written whole or not at all, checked before they are read, never run."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from src.errors import UserError
+from src.files import replace_when_whole
+
+
+class CheckedCheckpointIO(TorchCheckpointIO):
+    """Saves to a temporary file in the same folder, syncs and renames it; loads with `load_checkpoint`."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replace_when_whole(path) as file:
+            torch.save(checkpoint, file)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return load_checkpoint(path)
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a Lightning checkpoint into CPU memory, as plain data: nothing in it is run or imported.
+
+    Raises:
+        UserError: The file is missing, damaged, not a checkpoint, or asks to run something.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch.load doesn't check the CRCs, so a flipped bit would go unseen.
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"There is no checkpoint {path}.") from None
+    except OSError as error:
+        raise UserError(f"The checkpoint {path} can't be read: {error.strerror}.") from None
+    except pickle.UnpicklingError:
+        raise UserError(f"The checkpoint {path} holds more than plain data; it is refused, and nothing in it was run.") from None
+    except (zipfile.BadZipFile, RuntimeError, EOFError, KeyError, ValueError):
+        raise UserError(f"The checkpoint {path} is empty or damaged. Take an earlier one, or train again.") from None
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UserError(f"{path} is not a checkpoint of Lightning.")
+    return checkpoint

@@ -1,0 +1,89 @@
+"""TensorBoard curves as Keras lays them out: one chart for a metric, one sub-run for train, validation, test."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.plugins.hparams import summary_v2 as hparams_summary
+from torch.utils.tensorboard import SummaryWriter
+
+SUB_RUNS = {"train": "train", "val": "validation", "test": "test"}
+PER_EPOCH = ("learning_rate", "epoch_seconds")  # charted beside the training curves
+
+
+class RunLogger(TensorBoardLogger):
+    """Writes ``train_loss`` as tag ``loss`` of the sub-run ``train``, at step 1 for the first epoch.
+
+    Likewise ``val_*`` and ``test_*``. So TensorBoard draws the curves of all runs in one accuracy and
+    one loss chart. Anything else that is logged keeps its name and its step.
+
+    Args:
+        save_dir: Folder of all runs.
+        name: Folder of the runs of one network.
+        version: Number or name of the run; the next free number by default.
+    """
+
+    def __init__(self, save_dir: str, name: str = "default", version: int | str | None = None) -> None:
+        super().__init__(save_dir, name=name, version=version, default_hp_metric=False)
+        self._writers: dict[str, SummaryWriter] = {}
+        # tag → sub-run → value of each epoch
+        self.curves: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    def _get_next_version(self) -> int:
+        """Claim the next free number by making its folder: two trainings started at once never share one."""
+        version = super()._get_next_version()
+        if rank_zero_only.rank != 0:
+            return version  # unused: Lightning takes the folder of rank 0
+        while True:
+            try:
+                Path(self.root_dir, f"version_{version}").mkdir(parents=True)
+                return version
+            except FileExistsError:
+                version += 1
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        finished_epochs = int(metrics.get("epoch", 0))
+        for name, value in metrics.items():
+            stage, _, tag = name.partition("_")
+            if name in PER_EPOCH:
+                self._writer("train").add_scalar(name, value, finished_epochs + 1)
+            elif stage in SUB_RUNS and tag:
+                # The test comes after the last epoch, train and validation before theirs is finished.
+                epoch = finished_epochs + (stage != "test")
+                self._writer(SUB_RUNS[stage]).add_scalar(tag, value, epoch)
+                self.curves[tag][SUB_RUNS[stage]].append(value)
+            elif name != "epoch":
+                self.experiment.add_scalar(name, value, step)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """Write the HPARAMS entry of this run; its metrics are the scalars of the sub-runs, by reference."""
+        metrics = [
+            hparams_summary.Metric(tag, group=run, display_name=f"{run} {tag}")
+            for run in ("test", "validation")
+            for tag in ("accuracy", "loss")
+        ]
+        plain = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in params.items()}
+        writer = self.experiment._get_file_writer()
+        writer.add_summary(hparams_summary.hparams_config_pb([hparams_summary.HParam(key) for key in plain], metrics))
+        writer.add_summary(hparams_summary.hparams_pb(plain, trial_id=self.log_dir))
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Flush, so that TensorBoard shows each epoch as it ends. (The settings are in config.yaml.)"""
+        for writer in (self.experiment, *self._writers.values()):
+            writer.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        for writer in (self.experiment, *self._writers.values()):
+            writer.close()
+
+    def _writer(self, sub_run: str) -> SummaryWriter:
+        if sub_run not in self._writers:
+            self._writers[sub_run] = SummaryWriter(str(Path(self.log_dir, sub_run)))
+        return self._writers[sub_run]
