@@ -1,7 +1,9 @@
 """The command line: LightningCLI with this project's data, run folder and plain errors."""
 
+import logging
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,7 +18,7 @@ from src.data import MNISTDataModule
 from src.errors import UserError
 from src.inference import write_predictions
 from src.models import Classifier, LossAndAccuracy
-from src.training.callbacks import Curves, Progress, RunSummary, describe_result
+from src.training.callbacks import Curves, Progress, RankSeeds, RunSummary, describe_result
 from src.training.checkpoints import CheckedCheckpointIO, load_checkpoint
 from src.training.logger import RunLogger
 
@@ -117,7 +119,7 @@ class CLI(LightningCLI):
             callbacks.append(Progress())
         if self.subcommand == "fit":
             timer = Timer()
-            callbacks += [timer, Curves(), RunSummary(timer)]
+            callbacks += [timer, RankSeeds(), Curves(), RunSummary(timer)]
             if config.enable_checkpointing is not False and not any(isinstance(callback, Checkpoint) for callback in given):
                 if self.datamodule.val_size:
                     # Before last.ckpt, so that its state is in there.
@@ -152,7 +154,9 @@ class CLI(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         probabilities_NK = self.trainer.predict(**kwargs)
-        write_predictions(self.trainer, probabilities_NK, Path(kwargs["ckpt_path"]))
+        folder = Path(kwargs["ckpt_path"]).parent
+        run = folder.parent if folder.name == "checkpoints" else folder
+        write_predictions(self.trainer, probabilities_NK, run / "predictions.csv")
 
     def _print_result(self, images: str, metrics: LossAndAccuracy) -> None:
         result = metrics.compute()  # on every rank: it may reduce
@@ -214,8 +218,23 @@ def refuse_contradictions(settings: Namespace, saved: dict[str, Any]) -> None:
             raise UserError(f"--{key} {given} contradicts {settings.ckpt_path}, which was made with {value}.")
 
 
+def silence_noise() -> None:
+    """Hide what a user of this package can do nothing about."""
+    for message in (
+        r".*LeafSpec.* is deprecated",  # between Lightning and torch
+        r".*smaller than the logging interval",  # nothing here is logged by steps
+        # Reduced over the devices already, or the same on all of them.
+        r".*self.log\('((train|val|test)_(loss|accuracy)|epoch_seconds|learning_rate)', ..., sync_dist=True",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "litlogger" not in record.getMessage()  # an advertisement
+    )
+
+
 def main(args: ArgsType = None) -> int:
     """Run the command line. Returns: the exit code, 0 or 1; ends with 2 where the command line is wrong."""
+    silence_noise()
     try:
         CLI(
             Classifier,

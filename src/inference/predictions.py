@@ -1,6 +1,5 @@
 """Predictions of a trained network, gathered from all devices and written as a table."""
 
-import csv
 from pathlib import Path
 
 import torch
@@ -27,6 +26,7 @@ def write_predictions(trainer: Trainer, shares: list[Tensor], path: Path) -> Non
         return
     confidence_N, digits_N = probabilities_NK.max(dim=1)
     with replace_when_whole(path) as file:
-        rows = [("image", "digit", "confidence"), *zip(range(len(digits_N)), digits_N.tolist(), confidence_N.tolist())]
-        file.write("".join(f"{a},{b},{c}\n" for a, b, c in rows).encode())
+        file.write(b"image,digit,confidence\n")
+        for image, (digit, confidence) in enumerate(zip(digits_N.tolist(), confidence_N.tolist(), strict=True)):
+            file.write(f"{image},{digit},{confidence:.6f}\n".encode())
     print(f"{len(digits_N):,} predictions: {path}")

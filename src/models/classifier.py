@@ -82,11 +82,11 @@ class Classifier(LightningModule, ABC):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns: probabilities (N, K)."""
-        return self(batch[0]).softmax(dim=1)
+        return self(batch[0].to(self.dtype)).softmax(dim=1)
 
     def _loss_sum(self, batch: Batch, metrics: LossAndAccuracy) -> Tensor:
         x_NCHW, labels_N, _ = batch
-        logits_NK = self(x_NCHW)
+        logits_NK = self(x_NCHW.to(self.dtype))
         loss_sum = F.cross_entropy(logits_NK, labels_N, reduction="sum")
         metrics.update(loss_sum, logits_NK, labels_N)
         return loss_sum

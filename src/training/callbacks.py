@@ -5,10 +5,12 @@ import os
 import platform
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer, TQDMProgressBar
@@ -37,6 +39,16 @@ class Progress(TQDMProgressBar):
             metrics["train_loss"] = (so_far.loss_sum / so_far.images).item()
             metrics["train_accuracy"] = (so_far.correct / so_far.images).item()
         return {name: f"{value:.4f}" for name, value in metrics.items()}
+
+
+class RankSeeds(Callback):
+    """Gives each further process random numbers of its own: with one seed for all, the images of all
+    devices would get the same dropout masks."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_rank > 0:
+            seeds = np.random.SeedSequence((trainer.datamodule.seed, trainer.global_rank))
+            torch.manual_seed(int(seeds.generate_state(1)[0]))
 
 
 class Curves(Callback):
@@ -70,7 +82,8 @@ class Curves(Callback):
 def _add_graph(logger: RunLogger, pl_module: LightningModule, x_NCHW: torch.Tensor) -> None:
     pl_module.eval()  # dropout would draw random numbers
     try:
-        logger.experiment.add_graph(pl_module, x_NCHW)
+        warnings.filterwarnings("ignore", ".*torch.jit.trace", FutureWarning)  # TensorBoard knows no other way
+        logger.experiment.add_graph(pl_module, x_NCHW.to(pl_module.dtype))
     except Exception as error:  # tracing has many ways to fail on a user's network; training goes on
         rank_zero_warn(f"TensorBoard has no graph of {type(pl_module).__name__}: {error}")
     finally:
@@ -96,16 +109,18 @@ class RunSummary(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
         test = {name: value.item() for name, value in pl_module.test_metrics.compute().items()}
+        test["accuracy"] = 1 - test["errors"] / test["images"]  # float32 gives 0.99140000343
         if not trainer.is_global_zero:
             return
         seconds = self.timer.time_elapsed("train")
         print(describe_result(type(pl_module).__name__, "test", test))
-        print(f"{trainer.current_epoch} epochs in {int(seconds // 60)} min {seconds % 60:.0f} s")
+        epochs = trainer.current_epoch
+        print(f"Time:   {seconds // 60:.0f} min {seconds % 60:.0f} s for {epochs} epoch{'s' * (epochs != 1)}, validation included")
         if isinstance(trainer.logger, RunLogger):
             results = {
                 "model": type(pl_module).__name__,
                 "parameters": sum(parameter.numel() for parameter in pl_module.parameters()),
-                "epochs": trainer.current_epoch,
+                "epochs": epochs,
                 "seed": trainer.datamodule.seed,
                 "test": test,
                 "curves": trainer.logger.curves,
@@ -121,7 +136,7 @@ class RunSummary(Callback):
             }
             run = Path(trainer.logger.log_dir)
             with replace_when_whole(run / "results.json") as file:
-                file.write(json.dumps(results, indent=2).encode())
+                file.write(f"{json.dumps(results, indent=2)}\n".encode())
             tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))
             print(f"Run:    {run}")
             print(f"Curves: {tensorboard} --host localhost --logdir {trainer.logger.save_dir}")
