@@ -47,7 +47,9 @@ class HandWritten(Callback):
         ratios = np.array(self.fit_seconds[2:]) / np.array(self.hand_seconds[2:])  # warm-up left out
         low, high = bootstrap((ratios,), np.median, rng=0).confidence_interval
         name = type(pl_module).__name__
-        print(f"{name}: fit / hand-written loop = {np.median(ratios):.3f} ({low:.3f} … {high:.3f}, {len(ratios)} blocks)")
+        print(
+            f"{name}: fit / hand-written loop = {np.median(ratios):.3f} ({low:.3f} … {high:.3f}, {len(ratios)} blocks)"
+        )
 
 
 def hand_written_epoch(network: LightningModule, optimizer: torch.optim.Optimizer, data: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import Namespace
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar, Timer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
@@ -110,35 +110,47 @@ class CLI(LightningCLI):
             raise UserError(f"--trainer.max_epochs is {max_epochs}; it must be at least 1.")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Add what every run here has, unless the config has its own: logger, checkpoints, progress bar."""
+        """Add what every run has here, unless the config brings its own: logger, checkpoints, progress bar."""
         config = self._get(self.config_init, "trainer")
-        given = config.callbacks or []
-        given = given if isinstance(given, list) else [given]
-        callbacks = []
-        if config.enable_progress_bar is not False and not any(isinstance(callback, ProgressBar) for callback in given):
+        given = _as_list(config.callbacks)
+        callbacks: list[Callback] = []
+        if config.enable_progress_bar is not False and not _has(given, ProgressBar):
             callbacks.append(Progress())
         if self.subcommand == "fit":
             timer = Timer()
             callbacks += [timer, RankSeeds(), Curves(), RunSummary(timer)]
-            if config.enable_checkpointing is not False and not any(isinstance(callback, Checkpoint) for callback in given):
-                if self.datamodule.val_size:
-                    # Before last.ckpt, so that its state is in there.
-                    callbacks.append(_checkpoint("best", monitor="val_accuracy", mode="max"))
-                callbacks.append(_checkpoint("last"))
+            if config.enable_checkpointing is not False and not _has(given, Checkpoint):
+                callbacks += self._checkpoints()
             if config.logger in (None, True):
                 folder = Path(config.default_root_dir or ".", "lightning_logs")
                 kwargs["logger"] = RunLogger(str(folder), name=type(self.model).__name__.lower())
         else:
             kwargs["logger"] = False
-        plugins = config.plugins or []
-        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), CheckedCheckpointIO()]
+        kwargs["plugins"] = [*_as_list(config.plugins), CheckedCheckpointIO()]
         self.trainer_defaults["callbacks"] = callbacks
         try:
             return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError) as error:
             raise UserError(f"The trainer's settings don't work: {error}") from None
 
+    def _checkpoints(self) -> list[Callback]:
+        """``checkpoints/last.ckpt`` after each epoch; with images held out, also ``best.ckpt``."""
+        last = ModelCheckpoint(filename="last", enable_version_counter=False)
+        if not self.datamodule.val_size:
+            return [last]
+        best = ModelCheckpoint(filename="best", enable_version_counter=False, monitor="val_accuracy", mode="max")
+        return [best, last]  # in this order, so that the state of `best` is in last.ckpt
+
     # --- Commands ------------------------------------------------------------------------------------------
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except BaseException:
+            # The processes of the other devices would wait for this one.
+            for process in getattr(self.trainer.strategy.launcher, "procs", []):
+                process.kill()
+            raise
 
     def fit(self, **kwargs: Any) -> None:
         self.trainer.fit(**kwargs)
@@ -164,9 +176,12 @@ class CLI(LightningCLI):
             print(describe_result(type(self.model).__name__, images, result))
 
 
-def _checkpoint(name: str, **kwargs: Any) -> ModelCheckpoint:
-    """Keep one checkpoint, ``checkpoints/<name>.ckpt``, written at the end of an epoch."""
-    return ModelCheckpoint(filename=name, enable_version_counter=False, **kwargs)
+def _as_list(value: Any) -> list[Any]:
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
+def _has(callbacks: list[Callback], kind: type[Callback]) -> bool:
+    return any(isinstance(callback, kind) for callback in callbacks)
 
 
 def saved_settings(ckpt_path: str, named: Namespace | None) -> dict[str, Any]:
@@ -246,7 +261,7 @@ def main(args: ArgsType = None) -> int:
             args=args,
         )
     except (UserError, MisconfigurationException, OSError) as error:
-        if rank_zero_only.rank == 0:
-            print(f"error: {error}", file=sys.stderr)
+        rank = f"[rank: {rank_zero_only.rank}] " if rank_zero_only.rank else ""
+        print(f"{rank}error: {error}", file=sys.stderr)
         return 1
     return 0

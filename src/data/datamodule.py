@@ -52,6 +52,10 @@ class MNISTDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Fetch what is missing and verify what is there (called by one process of each machine)."""
+        if self.trainer is not None and self.batch_size < self.trainer.world_size:
+            raise UserError(
+                f"batch_size is {self.batch_size}, less than the {self.trainer.world_size} devices that share it."
+            )
         fetch_mnist(self.data_dir)
 
     def setup(self, stage: str) -> None:
@@ -88,10 +92,6 @@ class MNISTDataModule(LightningDataModule):
     def _batches(self, images: Tensor, labels: Tensor, **kwargs: Any) -> GlobalBatches:
         if self.trainer is not None:
             kwargs.update(rank=self.trainer.global_rank, world_size=self.trainer.world_size)
-            if self.batch_size < self.trainer.world_size:
-                raise UserError(
-                    f"batch_size is {self.batch_size}, less than the {self.trainer.world_size} devices that share it."
-                )
         return GlobalBatches(images, labels, self.batch_size, **kwargs)
 
 

@@ -43,9 +43,7 @@ def read_mnist(data_dir: Path, split: Split) -> tuple[Tensor, Tensor]:
     Raises:
         UserError: A file is missing, unreadable, or not the one that was published.
     """
-    images, labels = (
-        _read_verified(data_dir, f"{split}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")
-    )
+    images, labels = (_read_verified(data_dir, f"{split}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
     # IDX: a header of 4 bytes and 4 for each dimension, then the values, one byte each.
     images_NHW = torch.frombuffer(images, dtype=torch.uint8, offset=16).view(-1, 28, 28)
     labels_N = torch.frombuffer(labels, dtype=torch.uint8, offset=8).long()
@@ -72,7 +70,9 @@ def fetch_mnist(data_dir: Path) -> None:
                     with replace_when_whole(raw / name) as file:
                         file.write(contents[name])
     except OSError as error:
-        raise UserError(f"The data folder {data_dir} can't be written: {error}. Choose one with --data.data_dir.") from None
+        raise UserError(
+            f"The data folder {data_dir} can't be written: {error}. Choose one with --data.data_dir."
+        ) from None
 
 
 def _raw_folder(data_dir: Path) -> Path:
@@ -105,7 +105,9 @@ def _find_verified(data_dir: Path, name: str) -> bytes | None:
             raise UserError(f"{path} can't be read: {error.strerror}.") from None
         if _is_published(name, content):
             return content
-        raise UserError(f"{path} is damaged: it is not the file that was published. Delete it and run again to fetch it anew.")
+        raise UserError(
+            f"{path} is damaged: it is not the file that was published. Delete it and run again to fetch it anew."
+        )
     return None
 
 

@@ -112,34 +112,34 @@ class RunSummary(Callback):
         test["accuracy"] = 1 - test["errors"] / test["images"]  # float32 gives 0.99140000343
         if not trainer.is_global_zero:
             return
-        seconds = self.timer.time_elapsed("train")
+        epochs, seconds = trainer.current_epoch, self.timer.time_elapsed("train")
         print(describe_result(type(pl_module).__name__, "test", test))
-        epochs = trainer.current_epoch
-        print(f"Time:   {seconds // 60:.0f} min {seconds % 60:.0f} s for {epochs} epoch{'s' * (epochs != 1)}, validation included")
-        if isinstance(trainer.logger, RunLogger):
-            results = {
-                "model": type(pl_module).__name__,
-                "parameters": sum(parameter.numel() for parameter in pl_module.parameters()),
-                "epochs": epochs,
-                "seed": trainer.datamodule.seed,
-                "test": test,
-                "curves": trainer.logger.curves,
-                "train_seconds": round(seconds, 3),
-                "machine": {
-                    "devices": trainer.world_size,
-                    "device": _device_name(pl_module.device),
-                    "threads": torch.get_num_threads(),
-                    "python": platform.python_version(),
-                    "torch": torch.__version__,
-                    "lightning": lightning.__version__,
-                },
-            }
-            run = Path(trainer.logger.log_dir)
-            with replace_when_whole(run / "results.json") as file:
-                file.write(f"{json.dumps(results, indent=2)}\n".encode())
-            tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))
-            print(f"Run:    {run}")
-            print(f"Curves: {tensorboard} --host localhost --logdir {trainer.logger.save_dir}")
+        print(f"Time:   {seconds // 60:.0f} min {seconds % 60:.0f} s of training and validation, {epochs} epochs")
+        if not isinstance(trainer.logger, RunLogger):
+            return
+        results = {
+            "model": type(pl_module).__name__,
+            "parameters": sum(parameter.numel() for parameter in pl_module.parameters()),
+            "epochs": epochs,
+            "seed": trainer.datamodule.seed,
+            "test": test,
+            "curves": trainer.logger.curves,
+            "train_seconds": round(seconds, 3),
+            "machine": {
+                "device": _device_name(pl_module.device),
+                "devices": trainer.world_size,
+                "threads": torch.get_num_threads(),
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "lightning": lightning.__version__,
+            },
+        }
+        run = Path(trainer.logger.log_dir)
+        with replace_when_whole(run / "results.json") as file:
+            file.write(f"{json.dumps(results, indent=2)}\n".encode())
+        tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))
+        print(f"Run:    {run}")
+        print(f"Curves: {tensorboard} --host localhost --logdir {trainer.logger.save_dir}")
 
 
 def describe_result(model: str, images: str, result: dict[str, Any]) -> str:

@@ -42,7 +42,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"The checkpoint {path} can't be read: {error.strerror}.") from None
     except pickle.UnpicklingError:
-        raise UserError(f"The checkpoint {path} holds more than plain data; it is refused, and nothing in it was run.") from None
+        raise UserError(
+            f"The checkpoint {path} holds more than plain data; it is refused, and nothing in it was run."
+        ) from None
     except (zipfile.BadZipFile, RuntimeError, EOFError, KeyError, ValueError):
         raise UserError(f"The checkpoint {path} is empty or damaged. Take an earlier one, or train again.") from None
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:

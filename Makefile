@@ -1,0 +1,41 @@
+# Every target builds what it needs first. More options for a training: make lenet5 ARGS="--trainer.max_epochs 3"
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lenet5 cnn tensorboard test lint bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: .venv/.ready ## build .venv with all that is needed
+
+.venv/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+lenet5: .venv/.ready ## train LeNet5 for 30 epochs and test it (5 to 10 minutes on two cores)
+	$(BIN)/python -m src fit --config configs/lenet5.yaml $(ARGS)
+
+cnn: .venv/.ready ## train CNN for 12 epochs and test it (10 to 15 minutes on two cores)
+	$(BIN)/python -m src fit --config configs/cnn.yaml $(ARGS)
+
+tensorboard: .venv/.ready ## show the curves of all runs at http://localhost:6006
+	$(BIN)/tensorboard --host localhost --logdir lightning_logs
+
+test: .venv/.ready ## run the tests (a few minutes)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.ready ## check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/.ready ## time an epoch against a hand-written loop
+	$(BIN)/python -m benchmarks.epoch
+
+clean: ## remove .venv and caches; runs and data stay
+	rm -rf .venv *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

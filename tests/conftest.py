@@ -1,0 +1,64 @@
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from src.cli import main
+from src.data.source import fetch_mnist
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Path:
+    """The data folder of this checkout, with MNIST in it."""
+    fetch_mnist(ROOT / "data")
+    return ROOT / "data"
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def run(self) -> Path:
+        """The run folder that `fit` names in its last lines."""
+        found = re.search(r"^Run: +(.+)$", self.out, re.MULTILINE)
+        assert found, self.out + self.err
+        return Path(found[1])
+
+
+RunCLI = Callable[..., Outcome]
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, mnist: Path, tmp_path: Path) -> RunCLI:
+    """Run the command line in this process (an import of Lightning takes seconds); runs land in `tmp_path`."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["src"])
+
+    def run(*args: str) -> Outcome:
+        capfd.readouterr()
+        try:
+            code = main([*args, f"--trainer.default_root_dir={tmp_path}"] if args else [])
+        except SystemExit as error:
+            assert isinstance(error.code, int)
+            code = error.code
+        return Outcome(code, *capfd.readouterr())
+
+    return run
+
+
+SHORT = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=5", "--trainer.limit_val_batches=2")
+
+
+@pytest.fixture
+def lenet5_run(cli: RunCLI) -> Path:
+    """A run of LeNet5, five steps long, trained on pixels that are not normalised."""
+    outcome = cli("fit", "--config=configs/lenet5.yaml", "--config=configs/published.yaml", *SHORT)
+    assert outcome.code == 0, outcome.err
+    return outcome.run

@@ -1,0 +1,69 @@
+"""Global batches: the same for any number of devices, each image once, each weighing the same."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from src.data import GlobalBatches
+
+
+def batches(images: int, batch_size: int, **kwargs) -> GlobalBatches:
+    """A data set whose image n has only pixels n, and label n."""
+    numbers = torch.arange(images)
+    return GlobalBatches(numbers.to(torch.uint8).view(-1, 1, 1).expand(-1, 2, 2), numbers, batch_size, **kwargs)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize(("images", "batch_size"), [(100, 8), (97, 32), (9, 8), (5, 100)])
+@pytest.mark.parametrize("seed", [None, 1])
+def test_devices_share_the_batches_of_one_device(images: int, batch_size: int, world_size: int, seed: int) -> None:
+    alone = list(batches(images, batch_size, seed=seed))
+    devices = [batches(images, batch_size, seed=seed, rank=r, world_size=world_size) for r in range(world_size)]
+    shared = list(zip(*devices, strict=True))
+    assert len(shared) == len(alone) == len(devices[0])
+    for whole, shares in zip(alone, shared, strict=True):
+        assert torch.equal(torch.cat([share.labels for share in shares]), whole.labels)
+        assert torch.equal(torch.cat([share.images for share in shares]), whole.images)
+        assert max(len(s.labels) for s in shares) - min(len(s.labels) for s in shares) <= 1
+    assert sorted(torch.cat([batch.labels for batch in alone]).tolist()) == list(range(images))
+
+
+def test_image_and_label_stay_together() -> None:
+    for batch in batches(100, 8, seed=3):
+        assert torch.equal(batch.images[:, 0, 0].long(), batch.labels)
+
+
+def order(seed: int | None, epoch: int) -> list[int]:
+    loader = batches(200, 32, seed=seed)
+    iterator = iter(loader)  # Lightning asks for the iterator first and names the epoch then
+    loader.set_epoch(epoch)
+    return [label for batch in iterator for label in batch.labels.tolist()]
+
+
+def test_order_is_a_pure_function_of_seed_and_epoch() -> None:
+    torch.manual_seed(1)
+    first = order(seed=5, epoch=2)
+    torch.manual_seed(2)
+    assert order(seed=5, epoch=2) == first
+    orders = [tuple(order(seed, epoch)) for seed in range(4) for epoch in range(4)]
+    assert len(set(orders)) == 16
+    assert order(seed=None, epoch=3) == list(range(200))
+
+
+def test_weighted_losses_average_to_the_mean_over_the_global_batch() -> None:
+    images, world_size = 11, 4
+    logits_NK = torch.randn(images, 10, dtype=torch.float64)
+    labels_N = torch.randint(10, (images,))
+    data = logits_NK.unsqueeze(1), labels_N  # "images" that are the logits
+    losses = [
+        weight * F.cross_entropy(share.squeeze(1), labels, reduction="sum")
+        for rank in range(world_size)
+        for share, labels, weight in GlobalBatches(*data, batch_size=images, rank=rank, world_size=world_size)
+    ]
+    assert torch.stack(losses).mean().item() == pytest.approx(F.cross_entropy(logits_NK, labels_N).item(), rel=1e-12)
+
+
+def test_mnist_has_469_steps_of_128() -> None:
+    loader = GlobalBatches(torch.zeros(60_000, 1, 1), torch.zeros(60_000), batch_size=128)
+    assert len(loader) == 469
+    assert [len(batch.labels) for batch in loader] == [128] * 468 + [96]

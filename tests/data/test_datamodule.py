@@ -1,0 +1,97 @@
+"""The DataModule: normalisation, what is held out, which images each stage sees."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.datasets import MNIST
+from torchvision.transforms import Compose, Normalize, ToTensor
+
+from src.data import MNISTDataModule
+from src.data.datamodule import stratified_sample
+from src.errors import UserError
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_pixels_are_those_of_the_usual_torchvision_transforms(mnist: Path, normalize: bool) -> None:
+    transform = Compose([ToTensor(), Normalize((0.1307,), (0.3081,))] if normalize else [ToTensor()])
+    reference = MNIST(mnist, train=False, transform=transform)
+    data = MNISTDataModule(str(mnist), batch_size=50, normalize=normalize)
+    data.setup("test")
+    batch = data.on_after_batch_transfer(next(iter(data.test_dataloader())), 0)
+    expected_NCHW = torch.stack([reference[n][0] for n in range(50)])
+    assert batch.images.shape == (50, 1, 28, 28)
+    torch.testing.assert_close(batch.images, expected_NCHW, rtol=0, atol=1e-6)
+    assert batch.labels.tolist() == [reference[n][1] for n in range(50)]
+
+
+def test_normalised_training_pixels_have_mean_0_and_deviation_1(mnist: Path) -> None:
+    data = MNISTDataModule(str(mnist), batch_size=60_000)
+    data.setup("fit")
+    x_NCHW = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0).images
+    assert x_NCHW.mean().item() == pytest.approx(0, abs=1e-3)
+    assert x_NCHW.std().item() == pytest.approx(1, abs=1e-3)
+
+
+def test_loaded_images_are_not_changed_by_normalisation(mnist: Path) -> None:
+    data = MNISTDataModule(str(mnist))
+    data.setup("test")
+    before = data.test[0].clone()
+    for batch in data.test_dataloader():
+        data.on_after_batch_transfer(batch, 0)
+    assert torch.equal(data.test[0], before)
+
+
+def test_validation_is_on_the_test_images_by_default(mnist: Path) -> None:
+    data = MNISTDataModule(str(mnist))
+    data.setup("fit")
+    assert len(data.train[1]) == 60_000
+    assert torch.equal(data.val[0], MNIST(mnist, train=False).data)
+
+
+def test_held_out_images_come_from_the_training_set_and_the_test_images_stay_unseen(
+    mnist: Path, tmp_path: Path
+) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for kind in ("images-idx3", "labels-idx1"):
+        shutil.copy(mnist / "MNIST" / "raw" / f"train-{kind}-ubyte", raw)  # and no test images at all
+    data = MNISTDataModule(str(tmp_path), val_size=5_000)
+    data.setup("fit")
+    assert (len(data.train[1]), len(data.val[1])) == (55_000, 5_000)
+    together = torch.cat([data.train[0], data.val[0]]).flatten(1)
+    everything = MNIST(mnist, train=True).data.flatten(1)
+    checksum = torch.arange(1, 785)
+    assert sorted((together.long() @ checksum).tolist()) == sorted((everything.long() @ checksum).tolist())
+    validate = MNISTDataModule(str(tmp_path), val_size=5_000)
+    validate.setup("validate")
+    assert torch.equal(validate.val[0], data.val[0])
+
+
+@pytest.mark.parametrize("size", [0, 1, 10, 4_999, 5_000, 59_999])
+def test_stratified_sample_keeps_proportions(size: int) -> None:
+    labels_N = torch.repeat_interleave(torch.arange(10), torch.arange(1, 11) * 1_200)[:60_000]
+    labels_N = labels_N[torch.randperm(len(labels_N))]
+    chosen_N = stratified_sample(labels_N, size, seed=1)
+    assert chosen_N.sum() == size
+    counts = torch.bincount(labels_N[chosen_N], minlength=10)
+    expected = torch.bincount(labels_N, minlength=10) * size / len(labels_N)
+    assert (counts - expected).abs().max() <= 1
+    assert torch.equal(chosen_N, stratified_sample(labels_N, size, seed=1))
+    if 1 < size < 59_999:
+        assert not torch.equal(chosen_N, stratified_sample(labels_N, size, seed=2))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": -3}, "batch_size is -3"),
+        ({"val_size": 60_000}, "val_size is 60000"),
+        ({"val_size": -1}, "val_size is -1"),
+    ],
+)
+def test_settings_out_of_range(setting: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        MNISTDataModule(**setting)  # type: ignore[arg-type]

@@ -1,0 +1,82 @@
+"""The shared base: loss, metrics, optimiser."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from src.models import Classifier, LossAndAccuracy
+
+
+class Linear(Classifier):
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.dense = nn.Linear(784, 10)
+
+    def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+        return self.dense(x_NCHW.flatten(1))
+
+
+def test_metrics_agree_with_torchmetrics_over_uneven_batches() -> None:
+    ours, loss, accuracy = LossAndAccuracy(), MeanMetric(), MulticlassAccuracy(10, average="micro")
+    errors = 0
+    for size in (128, 128, 96, 0, 1):
+        logits_NK, labels_N = torch.randn(size, 10), torch.randint(10, (size,))
+        ours.update(F.cross_entropy(logits_NK, labels_N, reduction="sum"), logits_NK, labels_N)
+        if size:
+            loss.update(F.cross_entropy(logits_NK, labels_N), weight=size)
+            accuracy.update(logits_NK, labels_N)
+            errors += (logits_NK.argmax(1) != labels_N).sum().item()
+    result = ours.compute()
+    assert result["loss"].item() == pytest.approx(loss.compute().item(), rel=1e-5)
+    assert result["accuracy"].item() == pytest.approx(accuracy.compute().item(), rel=1e-6)
+    assert (result["errors"].item(), result["images"].item()) == (errors, 353)
+
+
+def test_training_step_returns_the_mean_cross_entropy() -> None:
+    model = Linear()
+    x_NCHW, labels_N = torch.randn(7, 1, 28, 28), torch.randint(10, (7,))
+    loss = model.training_step((x_NCHW, labels_N, 1 / 7), 0)
+    assert loss.item() == pytest.approx(F.cross_entropy(model(x_NCHW), labels_N).item(), rel=1e-6)
+    assert model.train_metrics.images == 7
+
+
+def test_gradient_of_shares_is_that_of_the_whole_batch() -> None:
+    torch.manual_seed(0)
+    x_NCHW, labels_N = torch.randn(10, 1, 28, 28), torch.randint(10, (10,))
+    whole = Linear()
+    F.cross_entropy(whole(x_NCHW), labels_N).backward()
+    gradients = []
+    for share in (slice(0, 3), slice(3, 6), slice(6, 10)):  # three devices
+        device = Linear()
+        device.load_state_dict(whole.state_dict())
+        device.training_step((x_NCHW[share], labels_N[share], 3 / 10), 0).backward()
+        gradients.append(device.dense.weight.grad)
+    averaged = torch.stack([gradient for gradient in gradients if gradient is not None]).mean(dim=0)
+    torch.testing.assert_close(averaged, whole.dense.weight.grad)
+
+
+def test_optimiser_is_adam_with_the_settings_of_the_network() -> None:
+    """The first step of Adam is lr · g / (|g| + eps), by its definition (Kingma and Ba, 2015)."""
+    model = Linear(lr=0.01, eps=0.5)
+    (optimizer,) = [model.configure_optimizers()]
+    before = model.dense.weight.detach().clone()
+    model.training_step((torch.randn(7, 1, 28, 28), torch.randint(10, (7,)), 1 / 7), 0).backward()
+    optimizer.step()
+    gradient = model.dense.weight.grad
+    assert gradient is not None
+    torch.testing.assert_close(model.dense.weight, before - 0.01 * gradient / (gradient.abs() + 0.5))
+
+
+def test_published_optimiser_settings_are_the_defaults() -> None:
+    assert dict(Linear().hparams) == {"lr": 1e-3, "eps": 1e-7}
+
+
+def test_predict_gives_probabilities() -> None:
+    model = Linear()
+    x_NCHW = torch.randn(5, 1, 28, 28)
+    probabilities_NK = model.predict_step((x_NCHW, torch.zeros(5), 1.0), 0)
+    exp = model(x_NCHW).double().exp()
+    torch.testing.assert_close(probabilities_NK.double(), exp / exp.sum(dim=1, keepdim=True), rtol=1e-5, atol=1e-6)

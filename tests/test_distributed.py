@@ -1,0 +1,129 @@
+"""Training and evaluation from real processes, over gloo on the CPU: the same as on one device."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, SHORT, RunCLI
+
+RECORDER = "--trainer.callbacks+=tests.recorder.Recorder"
+
+
+def processes(count: int) -> list[str]:
+    return ["--trainer.accelerator=cpu", "--trainer.strategy=ddp", f"--trainer.devices={count}"]
+
+
+def run(record: Path, *args: str, launcher: tuple[str, ...] = ("-m", "src")) -> subprocess.Popen[str]:
+    record.mkdir(exist_ok=True)
+    environment = os.environ | {"RECORD": str(record), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launcher, *args]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def recorded(record: Path) -> list[dict[str, float]]:
+    return [json.loads(path.read_text()) for path in sorted(record.glob("rank_*.json"))]
+
+
+@pytest.fixture
+def checkpoint(cli: RunCLI) -> Path:
+    """LeNet5 after a few steps, with 4,999 images held out: a prime number, which no device count divides."""
+    outcome = cli("fit", "--model=LeNet5", "--data.val_size=4999", *SHORT)
+    assert outcome.code == 0, outcome.err
+    return outcome.run / "checkpoints" / "last.ckpt"
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_evaluation_is_the_same_on_1_2_and_3_devices(checkpoint: Path, tmp_path: Path, command: str) -> None:
+    images = {"validate": "4,999", "test": "10,000"}[command]
+    results = []
+    for devices in (1, 2, 3):
+        record = tmp_path / str(devices)
+        output = finish(run(record, command, f"--ckpt_path={checkpoint}", *processes(devices), RECORDER))
+        assert f"in {images} images" in output
+        assert output.count("accuracy") == 1  # told by one process
+        ranks = recorded(record)
+        assert len(ranks) == devices
+        results += ranks
+    for result in results[1:]:
+        assert result == pytest.approx(results[0], abs=1e-6)
+
+
+def test_predictions_are_the_same_on_1_and_3_devices(checkpoint: Path, tmp_path: Path) -> None:
+    tables = []
+    for devices in (1, 3):
+        finish(run(tmp_path, "predict", f"--ckpt_path={checkpoint}", *processes(devices)))
+        rows = (checkpoint.parents[1] / "predictions.csv").read_text().splitlines()[1:]
+        tables.append([[float(value) for value in row.split(",")] for row in rows])
+    assert len(tables[0]) == 10_000
+    different = [pair for pair in zip(*tables, strict=True) if pair[0] != pytest.approx(pair[1], abs=2e-6)]
+    assert different == []
+
+
+def test_training_is_the_same_on_1_2_and_3_devices(tmp_path: Path) -> None:
+    """In double precision, where rounding can't hide a difference: 128 images on 3 devices are 42, 43 and 43."""
+    results = []
+    for devices in (1, 2, 3):
+        steps = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=100", "--trainer.limit_val_batches=10")
+        record = tmp_path / str(devices)
+        settings = ("--config=configs/lenet5.yaml", "--trainer.precision=64-true", *steps, *processes(devices))
+        root = f"--trainer.default_root_dir={record}"
+        finish(run(record, "fit", *settings, root, RECORDER, "--trainer.limit_test_batches=1"))
+        ranks = recorded(record)
+        assert len(ranks) == devices
+        assert [path.name for path in (record / "lightning_logs" / "lenet5").iterdir()] == ["version_0"]
+        # Weights drift no further than rounding lets them, and the metrics agree.
+        for rank in ranks:
+            assert rank["weights"] == pytest.approx(ranks[0]["weights"], rel=1e-15)
+        results.append(ranks[0])
+        assert len({rank["random"] for rank in ranks}) == devices  # own dropout masks
+    for result in results[1:]:
+        assert result["weights"] == pytest.approx(results[0]["weights"], rel=1e-10)
+        for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
+            assert result[name] == pytest.approx(results[0][name], rel=1e-6), name
+
+
+def test_torchrun_trains_on_two_nodes(tmp_path: Path) -> None:
+    """Two launchers, as on two machines, which share a file system."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    nodes = []
+    for node in range(2):
+        rendezvous = ("--nnodes=2", f"--node_rank={node}", "--master_addr=127.0.0.1", f"--master_port={port}")
+        launcher = ("-m", "torch.distributed.run", *rendezvous, "--nproc_per_node=1", "-m", "src")
+        settings = (*SHORT, *processes(1), "--trainer.num_nodes=2", f"--trainer.default_root_dir={tmp_path}", RECORDER)
+        nodes.append(run(tmp_path, "fit", "--config=configs/cnn.yaml", *settings, launcher=launcher))
+    outputs = [finish(node) for node in nodes]
+    assert sum("test accuracy" in output for output in outputs) == 1
+    first, second = recorded(tmp_path)
+    assert first["weights"] == second["weights"]
+    results = json.loads((tmp_path / "lightning_logs" / "cnn" / "version_0" / "results.json").read_text())
+    assert results["machine"]["devices"] == 2
+    assert results["test"]["images"] == 10_000
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [("--data.batch_size=1", "batch_size is 1, less than the 2 devices"), ("--data.data_dir=README.md", "data folder")],
+)
+def test_mistake_ends_all_processes_with_one_plain_answer(tmp_path: Path, setting: str, message: str) -> None:
+    root = f"--trainer.default_root_dir={tmp_path}"
+    process = run(tmp_path, "fit", "--model=LeNet5", setting, root, *processes(2))
+    output, _ = process.communicate(timeout=100)  # returns when the last process has closed its end
+    assert process.returncode == 1
+    assert output.count("error:") == 1 and message in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "lightning_logs").exists()

@@ -1,0 +1,123 @@
+"""TensorBoard's files, read back with TensorBoard itself."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from src.training import RunLogger
+from tests.conftest import RunCLI
+
+
+@pytest.fixture
+def runs(cli: RunCLI) -> list[Path]:
+    """Two runs of two short epochs, LeNet5 and CNN."""
+    short = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=5", "--trainer.limit_val_batches=2")
+    outcomes = [
+        cli("fit", f"--config=configs/{name}.yaml", "--data.val_size=300", *short) for name in ("lenet5", "cnn")
+    ]
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+    return [outcome.run for outcome in outcomes]
+
+
+def read(folder: Path) -> dict[str, Any]:
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    scalars = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return scalars | {"graph": events.Tags()["graph"]}
+
+
+def test_one_tag_for_a_metric_and_one_sub_run_for_a_curve(runs: list[Path]) -> None:
+    for run in runs:
+        results = json.loads((run / "results.json").read_text())
+        events = {name: read(run / name) for name in ("", "train", "validation", "test")}
+        assert events[""] == {"graph": True}  # no stray `epoch` or `hp_metric`
+        assert events["train"].keys() == {"accuracy", "loss", "learning_rate", "epoch_seconds", "graph"}
+        assert events["validation"].keys() == events["test"].keys() == {"accuracy", "loss", "graph"}
+        for tag in ("accuracy", "loss"):
+            for name in ("train", "validation"):
+                assert events[name][tag] == list(enumerate(results["curves"][tag][name], start=1))
+            assert events["test"][tag] == [(2, pytest.approx(results["test"][tag], rel=1e-6))]
+        assert events["train"]["learning_rate"] == [(1, pytest.approx(1e-3)), (2, pytest.approx(1e-3))]
+        assert all(0 < seconds < 60 for _, seconds in events["train"]["epoch_seconds"])
+
+
+def test_graph_shows_the_layers_by_name(runs: list[Path]) -> None:
+    events = EventAccumulator(str(runs[0]))
+    events.Reload()
+    nodes = {node.name for node in events.Graph().node}
+    for layer in ("conv1", "conv2", "conv3", "dense1", "dense2"):
+        assert any(f"[{layer}]" in name for name in nodes), nodes
+
+
+def get(url: str, body: dict[str, Any] | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)
+
+
+def test_tensorboard_shows_the_curves_and_compares_runs_in_hparams(runs: list[Path]) -> None:
+    logdir = runs[0].parents[1]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("tensorboard")), "--host=localhost", f"--port={port}"]
+    server = subprocess.Popen([*command, f"--logdir={logdir}"], stderr=subprocess.DEVNULL)
+    try:
+        url = f"http://localhost:{port}/data"
+        body = {
+            "experimentName": "",
+            "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"],
+            "colParams": [],
+            "startIndex": 0,
+            "sliceSize": 10,
+        }
+        expected = {f"{name}/version_0/{sub}" for name in ("lenet5", "cnn") for sub in ("train", "validation", "test")}
+        for _ in range(60):  # it reads the files in the background
+            try:
+                tags = get(f"{url}/plugin/scalars/tags")
+                groups = get(f"{url}/plugin/hparams/session_groups", body)["sessionGroups"]
+                if expected <= tags.keys() and len(groups) == 2 and all(len(g["metricValues"]) == 4 for g in groups):
+                    break
+            except OSError:
+                pass
+            time.sleep(0.5)
+        else:
+            pytest.fail(f"TensorBoard shows {tags} and {groups}")
+    finally:
+        server.terminate()
+        server.wait()
+    assert {run for run, names in tags.items() if "accuracy" in names} == expected
+    for group in groups:
+        run = logdir / group["sessions"][0]["name"]
+        results = json.loads((run / "results.json").read_text())
+        assert group["hparams"]["model"] == results["model"]
+        assert group["hparams"]["lr"] == 1e-3
+        assert group["hparams"]["val_size"] == 300
+        values = {(m["name"]["group"], m["name"]["tag"]): m["value"] for m in group["metricValues"]}
+        assert values["test", "accuracy"] == pytest.approx(results["test"]["accuracy"], rel=1e-6)
+        assert values["validation", "loss"] == pytest.approx(results["curves"]["loss"]["validation"][-1], rel=1e-6)
+
+
+def test_trainings_that_start_together_never_share_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "net" / "version_4").mkdir(parents=True)
+    with ThreadPoolExecutor(16) as pool:
+        folders = list(pool.map(lambda _: RunLogger(str(tmp_path), "net").log_dir, range(64)))
+    assert sorted(folders) == sorted(str(tmp_path / "net" / f"version_{n}") for n in range(5, 69))
+    assert all(Path(folder).is_dir() for folder in folders)
+
+
+def test_other_logged_values_keep_their_name_and_step(tmp_path: Path) -> None:
+    logger = RunLogger(str(tmp_path), "net")
+    logger.log_metrics({"gradient_norm": 2.5, "epoch": 0}, step=49)
+    logger.finalize("success")
+    assert read(Path(logger.log_dir))["gradient_norm"] == [(49, 2.5)]
