@@ -38,7 +38,7 @@ class HandWritten(Callback):
             self.network = type(pl_module)().to(memory_format=torch.channels_last)
             self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-3, eps=1e-7, fused=True)
         started = time.perf_counter()
-        hand_written_epoch(self.network, self.optimizer, trainer.datamodule)
+        hand_written_epoch(self.network, self.optimizer, trainer.datamodule)  # type: ignore[attr-defined]
         self.hand_seconds.append(time.perf_counter() - started)
         self.fit_started = time.perf_counter()
 

@@ -22,6 +22,8 @@ from src.training.callbacks import Curves, Progress, RankSeeds, RunSummary, desc
 from src.training.checkpoints import CheckedCheckpointIO, load_checkpoint
 from src.training.logger import RunLogger
 
+PROGRAM = "python -m src"
+
 # Settings that may differ from those of the training: they don't change what is computed.
 FREE_SETTINGS = {"data.data_dir", "data.batch_size"}
 
@@ -31,10 +33,18 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)  # a misspelt option is an error, not a guess
+        self.reading = ""
+
+    def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Namespace:
+        self.reading = f"{cfg_path}: "
+        settings = super().parse_path(cfg_path, *args, **kwargs)
+        self.reading = ""
+        return settings
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
-        print(f"error: {condense(message)}\nSee: {parser.prog} --help", file=sys.stderr)
+        program = parser.prog.replace(" [options]", "") if parser.prog.startswith(PROGRAM) else f"{PROGRAM} fit"
+        print(f"error: {self.reading}{condense(message)}\nSee: {program} --help", file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -43,11 +53,11 @@ def condense(message: str) -> str:
     key = re.search(r'Parser key "([^"]+)"', message)
     value = re.search(r"(?:Given|Got) value: (.*)", message)
     if not key or not value:
-        return " ".join(message.split())
+        return " ".join(re.sub(r'Parser key "([^"]+)"', r"--\1", message).split())
     if key[1] == "model":
         if nested := re.match(r"NestedArg\(key='([^']+)'", value[1]):
             return f"--model.{nested[1]} needs a network: name one with --model."
-        reason = re.search(r"No module named .*|\S+ is abstract", message)
+        reason = re.search(r"No module named .*|is abstract", message)
         return (
             f"{value[1]} is not a network{f' ({reason[0]})' if reason else ''}. "
             "Choose LeNet5 or CNN, or name your own subclass of src.models.Classifier as module.Class."
@@ -165,10 +175,10 @@ class CLI(LightningCLI):
         self._print_result("test", self.model.test_metrics)
 
     def predict(self, **kwargs: Any) -> None:
-        probabilities_NK = self.trainer.predict(**kwargs)
+        shares: Any = self.trainer.predict(**kwargs)
         folder = Path(kwargs["ckpt_path"]).parent
         run = folder.parent if folder.name == "checkpoints" else folder
-        write_predictions(self.trainer, probabilities_NK, run / "predictions.csv")
+        write_predictions(self.trainer, shares, run / "predictions.csv")
 
     def _print_result(self, images: str, metrics: LossAndAccuracy) -> None:
         result = metrics.compute()  # on every rank: it may reduce
@@ -243,7 +253,7 @@ def silence_noise() -> None:
     ):
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "litlogger" not in record.getMessage()  # an advertisement
+        lambda record: "💡 Tip" not in record.getMessage()  # advertisements
     )
 
 
@@ -255,13 +265,13 @@ def main(args: ArgsType = None) -> int:
             Classifier,
             MNISTDataModule,
             subclass_mode_model=True,
-            parser_kwargs={"prog": "python -m src", "description": "Train and compare small networks on MNIST."},
+            parser_kwargs={"prog": PROGRAM, "description": "Train and compare small networks on MNIST."},
             parser_class=Parser,
             auto_configure_optimizers=False,
             args=args,
         )
     except (UserError, MisconfigurationException, OSError) as error:
-        rank = f"[rank: {rank_zero_only.rank}] " if rank_zero_only.rank else ""
-        print(f"{rank}error: {error}", file=sys.stderr)
+        rank = rank_zero_only.rank  # type: ignore[attr-defined]
+        print(f"{f'[rank: {rank}] ' if rank else ''}error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -56,9 +56,17 @@ def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, mnis
 SHORT = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=5", "--trainer.limit_val_batches=2")
 
 
-@pytest.fixture
-def lenet5_run(cli: RunCLI) -> Path:
+def train(folder: Path, *args: str) -> None:
+    """Fit in this process; runs land in `folder`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setattr(sys, "argv", ["src"])
+        assert main(["fit", *args, f"--trainer.default_root_dir={folder}"]) == 0
+
+
+@pytest.fixture(scope="session")
+def lenet5_run(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of LeNet5, five steps long, trained on pixels that are not normalised."""
-    outcome = cli("fit", "--config=configs/lenet5.yaml", "--config=configs/published.yaml", *SHORT)
-    assert outcome.code == 0, outcome.err
-    return outcome.run
+    folder = tmp_path_factory.mktemp("lenet5_run")
+    train(folder, "--config=configs/lenet5.yaml", "--config=configs/published.yaml", *SHORT)
+    return folder / "lightning_logs" / "lenet5" / "version_0"

@@ -14,7 +14,7 @@ class Recorder(Callback):
     def __init__(self) -> None:
         self.values: dict[str, float] = {}
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.values["random"] = torch.rand(1, generator=torch.Generator().set_state(torch.get_rng_state())).item()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

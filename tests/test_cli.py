@@ -110,7 +110,8 @@ def test_held_out_images_select_the_best_epoch(cli: RunCLI) -> None:
         "--trainer.limit_train_batches=15",
     )
     assert outcome.code == 0, outcome.err
-    curve = json.loads((outcome.run / "results.json").read_text())["curves"]["accuracy"]["validation"]
+    curves = json.loads((outcome.run / "results.json").read_text())["curves"]
+    curve = list(curves["accuracy"]["validation"].values())
     best = cli("validate", f"--ckpt_path={outcome.run / 'checkpoints' / 'best.ckpt'}")
     assert f"validation accuracy {max(curve):.2%}" in best.out
     assert "in 2,000 images" in best.out
@@ -131,12 +132,13 @@ def test_lenet5_learns_in_two_epochs(cli: RunCLI) -> None:
     outcome = cli("fit", "--config=configs/lenet5.yaml", "--trainer.max_epochs=2")
     results = json.loads((outcome.run / "results.json").read_text())
     assert results["test"]["accuracy"] > 0.98
-    assert results["curves"]["loss"]["train"][1] < results["curves"]["loss"]["train"][0] / 2
+    assert results["curves"]["loss"]["train"]["2"] < results["curves"]["loss"]["train"]["1"] / 2
 
 
-def test_cnn_learns_in_one_epoch(cli: RunCLI) -> None:
-    outcome = cli("fit", "--config=configs/cnn.yaml", "--trainer.max_epochs=1")
-    assert json.loads((outcome.run / "results.json").read_text())["test"]["accuracy"] > 0.975
+def test_cnn_learns_in_100_steps(cli: RunCLI) -> None:
+    steps = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=100")
+    outcome = cli("fit", "--config=configs/cnn.yaml", *steps)
+    assert json.loads((outcome.run / "results.json").read_text())["test"]["accuracy"] > 0.93
 
 
 def test_two_trainings_at_once_in_new_folders(tmp_path: Path) -> None:
@@ -261,7 +263,7 @@ def files(tmp_path: Path, mnist: Path) -> dict[str, Path]:
         ("fit --model Classifier", "Classifier is not a network.*abstract"),
         ("fit --model.lr 1", "--model.lr needs a network"),
         ("fit --model LeNet5 --model.lrr 3", "lrr"),
-        ("fit --model LeNet5 --model.lr fast", "--model.lr fast is not valid|model.*fast"),
+        ("fit --model LeNet5 --model.lr fast", "--lr fast is not valid: expected float"),
         ("fit --model LeNet5 --trainer.max_epoch 3", "max_epoch"),
         ("fit --model LeNet5 --trainer.max_epochs many", "--trainer.max_epochs many is not valid: expected int"),
         ("fit --model LeNet5 --trainer.max_epochs -5", "--trainer.max_epochs is -5"),
@@ -303,6 +305,7 @@ def test_mistake_gets_a_plain_answer(
     lines = [line for line in outcome.err.splitlines() if not line.startswith("Seed set")]
     assert len(lines) <= 3 and sum(map(len, lines)) < 600, outcome.err
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert list(tmp_path.rglob("version_*")) == []  # no empty run
 
 
 def test_mistake_from_the_shell(tmp_path: Path) -> None:

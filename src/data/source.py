@@ -102,7 +102,7 @@ def _find_verified(data_dir: Path, name: str) -> bytes | None:
         except (EOFError, zlib.error, gzip.BadGzipFile):
             content = b""  # a broken archive: damaged
         except OSError as error:
-            raise UserError(f"{path} can't be read: {error.strerror}.") from None
+            raise UserError(f"{path} can't be read: {error.strerror}. Choose a folder with --data.data_dir.") from None
         if _is_published(name, content):
             return content
         raise UserError(

@@ -16,6 +16,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from src.files import replace_when_whole
 from src.models import Classifier
@@ -47,7 +48,8 @@ class RankSeeds(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_rank > 0:
-            seeds = np.random.SeedSequence((trainer.datamodule.seed, trainer.global_rank))
+            seed = trainer.datamodule.seed  # type: ignore[attr-defined]
+            seeds = np.random.SeedSequence((seed, trainer.global_rank))
             torch.manual_seed(int(seeds.generate_state(1)[0]))
 
 
@@ -56,14 +58,10 @@ class Curves(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(trainer.logger, RunLogger):
-            trainer.logger.log_hyperparams(
-                {
-                    "model": type(pl_module).__name__,
-                    "max_epochs": trainer.max_epochs,
-                    **{name: value for name, value in pl_module.hparams.items() if not name.startswith("_")},
-                    **trainer.datamodule.hparams,
-                }
-            )
+            settings = {"model": type(pl_module).__name__, "max_epochs": trainer.max_epochs}
+            settings |= pl_module.hparams | trainer.datamodule.hparams  # type: ignore[attr-defined]
+            hidden = {"_class_path", "_instantiator", "data_dir"}
+            trainer.logger.log_hyperparams({name: settings[name] for name in settings if name not in hidden})
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == 0 and isinstance(trainer.logger, RunLogger):
@@ -121,7 +119,7 @@ class RunSummary(Callback):
             "model": type(pl_module).__name__,
             "parameters": sum(parameter.numel() for parameter in pl_module.parameters()),
             "epochs": epochs,
-            "seed": trainer.datamodule.seed,
+            "seed": trainer.datamodule.seed,  # type: ignore[attr-defined]
             "test": test,
             "curves": trainer.logger.curves,
             "train_seconds": round(seconds, 3),
@@ -150,13 +148,13 @@ def describe_result(model: str, images: str, result: dict[str, Any]) -> str:
     )
 
 
-def draw_curves(curves: dict[str, list[float]], metric: str, path: Path) -> None:
+def draw_curves(curves: dict[str, dict[int, float]], metric: str, path: Path) -> None:
     """Draw one metric over the epochs, training and validation, as in the published study."""
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.add_subplot(title=f"Model {metric}", xlabel="Epoch", ylabel=metric.capitalize())
     for run, marker in (("train", "o"), ("validation", "s")):
-        axes.plot(range(1, len(curves[run]) + 1), curves[run], marker=marker, markersize=3, label=run)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.plot(list(curves[run]), list(curves[run].values()), marker=marker, markersize=3, label=run)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     with replace_when_whole(path) as file:

@@ -1,7 +1,9 @@
 """TensorBoard curves as Keras lays them out: one chart for a metric, one sub-run for train, validation, test."""
 
+from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,13 @@ class RunLogger(TensorBoardLogger):
     def __init__(self, save_dir: str, name: str = "default", version: int | str | None = None) -> None:
         super().__init__(save_dir, name=name, version=version, default_hp_metric=False)
         self._writers: dict[str, SummaryWriter] = {}
-        # tag → sub-run → value of each epoch
-        self.curves: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        # tag → sub-run → epoch → value
+        self.curves: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
 
     def _get_next_version(self) -> int:
         """Claim the next free number by making its folder: two trainings started at once never share one."""
         version = super()._get_next_version()
-        if rank_zero_only.rank != 0:
+        if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
             return version  # unused: Lightning takes the folder of rank 0
         while True:
             try:
@@ -55,19 +57,20 @@ class RunLogger(TensorBoardLogger):
                 # The test comes after the last epoch, train and validation before theirs is finished.
                 epoch = finished_epochs + (stage != "test")
                 self._writer(SUB_RUNS[stage]).add_scalar(tag, value, epoch)
-                self.curves[tag][SUB_RUNS[stage]].append(value)
+                self.curves[tag][SUB_RUNS[stage]][epoch] = value
             elif name != "epoch":
                 self.experiment.add_scalar(name, value, step)
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Write the HPARAMS entry of this run; its metrics are the scalars of the sub-runs, by reference."""
         metrics = [
             hparams_summary.Metric(tag, group=run, display_name=f"{run} {tag}")
             for run in ("test", "validation")
             for tag in ("accuracy", "loss")
         ]
-        plain = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in params.items()}
+        settings = params if isinstance(params, dict) else vars(params)
+        plain = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in settings.items()}
         writer = self.experiment._get_file_writer()
         writer.add_summary(hparams_summary.hparams_config_pb([hparams_summary.HParam(key) for key in plain], metrics))
         writer.add_summary(hparams_summary.hparams_pb(plain, trial_id=self.log_dir))
@@ -80,8 +83,12 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        for writer in (self.experiment, *self._writers.values()):
+        super().finalize(status)
+        for writer in self._writers.values():
             writer.close()
+        if status == "failed":
+            with suppress(OSError):  # it isn't empty: something was written before it failed
+                Path(self.log_dir).rmdir()
 
     def _writer(self, sub_run: str) -> SummaryWriter:
         if sub_run not in self._writers:

@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +16,7 @@ from torchvision.datasets import MNIST
 from src.data.source import MNIST_SHA256, fetch_mnist, read_mnist
 from src.errors import UserError
 
+Damage = Callable[[bytes], bytes]
 TEST_FILES = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
@@ -27,6 +28,11 @@ def copy(mnist: Path, tmp_path: Path) -> Path:
     for name in TEST_FILES:
         shutil.copy(mnist / "MNIST" / "raw" / name, raw)
     return tmp_path / "data"
+
+
+class QuietServer(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass  # torchvision hangs up on its first request for each file
 
 
 class Mirror:
@@ -45,7 +51,7 @@ class Mirror:
             def log_message(self, *args: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+        self.server = QuietServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     @property
@@ -95,21 +101,30 @@ def flip_a_bit(content: bytes) -> bytes:
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
+def cut_short(content: bytes) -> bytes:
+    return content[:-1]
+
+
+def empty(content: bytes) -> bytes:
+    return b""
+
+
+def too_long(content: bytes) -> bytes:
+    return content + b"\0"
+
+
 @pytest.mark.parametrize(
-    "damage",
-    [lambda content: content[:-1], flip_a_bit, lambda content: b"", lambda content: content + b"\0"],
-    ids=["cut short", "flipped bit", "empty", "too long"],
+    ("damage", "archived"),
+    [(cut_short, False), (flip_a_bit, False), (empty, False), (too_long, False)]
+    + [(cut_short, True), (flip_a_bit, True), (empty, True)],
 )
-@pytest.mark.parametrize("archived", [False, True])
-def test_damaged_file_is_named_and_kept(copy: Path, damage, archived: bool) -> None:
+def test_damaged_file_is_named_and_kept(copy: Path, damage: Damage, archived: bool) -> None:
     file = copy / "MNIST" / "raw" / TEST_FILES[0]
     content = file.read_bytes()
     if archived:
         file.unlink()
         file = file.with_name(f"{file.name}.gz")
         content = gzip.compress(content, compresslevel=1)
-        if damage(content) == content + b"\0":
-            pytest.skip("gzip ignores zeros after an archive: the content is whole")
     file.write_bytes(damage(content))
     for use in (lambda: read_mnist(copy, "t10k"), lambda: fetch_mnist(copy)):
         with pytest.raises(UserError, match=f"{file.name} is damaged.*Delete it"):
@@ -145,12 +160,13 @@ def test_processes_that_start_together_download_once(mirror: Mirror, tmp_path: P
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(mirror.requests) == sorted(f"/{name}.gz" for name in MNIST_SHA256)
+    # Torchvision asks for each file twice: once to follow redirects.
+    assert sorted(mirror.requests) == sorted(2 * [f"/{name}.gz" for name in MNIST_SHA256])
     assert len(read_mnist(tmp_path / "new", "train")[1]) == 60_000
 
 
-@pytest.mark.parametrize("damage", [flip_a_bit, lambda content: content[:100]], ids=["flipped bit", "cut short"])
-def test_bad_mirror_and_no_npm_leave_nothing_behind(mirror: Mirror, tmp_path: Path, damage) -> None:
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_short])
+def test_bad_mirror_and_no_npm_leave_nothing_behind(mirror: Mirror, tmp_path: Path, damage: Damage) -> None:
     archive = mirror.folder / "t10k-labels-idx1-ubyte.gz"
     archive.write_bytes(damage(archive.read_bytes()))
     with pytest.raises(UserError) as refused:

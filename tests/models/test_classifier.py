@@ -28,7 +28,7 @@ def test_metrics_agree_with_torchmetrics_over_uneven_batches() -> None:
         if size:
             loss.update(F.cross_entropy(logits_NK, labels_N), weight=size)
             accuracy.update(logits_NK, labels_N)
-            errors += (logits_NK.argmax(1) != labels_N).sum().item()
+            errors += int((logits_NK.argmax(1) != labels_N).sum())
     result = ours.compute()
     assert result["loss"].item() == pytest.approx(loss.compute().item(), rel=1e-5)
     assert result["accuracy"].item() == pytest.approx(accuracy.compute().item(), rel=1e-6)

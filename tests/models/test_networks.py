@@ -102,7 +102,9 @@ def test_weights_start_glorot_uniform_and_biases_zero(network: type[Classifier])
             limit = math.sqrt(6 / (receptive * (layer.weight.shape[0] + layer.weight.shape[1])))
             assert layer.weight.abs().max() <= limit
             assert layer.weight.abs().max() > 0.97 * limit
-            assert layer.weight.std() == pytest.approx(limit / math.sqrt(3), rel=0.1)  # of a uniform distribution
+            assert layer.weight.std().item() == pytest.approx(
+                limit / math.sqrt(3), rel=0.1
+            )  # of a uniform distribution
             assert layer.bias is not None and not layer.bias.any()
 
 

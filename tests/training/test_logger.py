@@ -14,18 +14,17 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.training import RunLogger
-from tests.conftest import RunCLI
+from tests.conftest import train
 
 
-@pytest.fixture
-def runs(cli: RunCLI) -> list[Path]:
+@pytest.fixture(scope="module")
+def runs(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two runs of two short epochs, LeNet5 and CNN."""
+    folder = tmp_path_factory.mktemp("runs")
     short = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=5", "--trainer.limit_val_batches=2")
-    outcomes = [
-        cli("fit", f"--config=configs/{name}.yaml", "--data.val_size=300", *short) for name in ("lenet5", "cnn")
-    ]
-    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
-    return [outcome.run for outcome in outcomes]
+    for name in ("lenet5", "cnn"):
+        train(folder, f"--config=configs/{name}.yaml", "--data.val_size=300", *short)
+    return [folder / "lightning_logs" / name / "version_0" for name in ("lenet5", "cnn")]
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -43,8 +42,12 @@ def test_one_tag_for_a_metric_and_one_sub_run_for_a_curve(runs: list[Path]) -> N
         assert events["train"].keys() == {"accuracy", "loss", "learning_rate", "epoch_seconds", "graph"}
         assert events["validation"].keys() == events["test"].keys() == {"accuracy", "loss", "graph"}
         for tag in ("accuracy", "loss"):
+            curves = results["curves"][tag]
             for name in ("train", "validation"):
-                assert events[name][tag] == list(enumerate(results["curves"][tag][name], start=1))
+                assert events[name][tag] == [
+                    (1, pytest.approx(curves[name]["1"])),
+                    (2, pytest.approx(curves[name]["2"])),
+                ]
             assert events["test"][tag] == [(2, pytest.approx(results["test"][tag], rel=1e-6))]
         assert events["train"]["learning_rate"] == [(1, pytest.approx(1e-3)), (2, pytest.approx(1e-3))]
         assert all(0 < seconds < 60 for _, seconds in events["train"]["epoch_seconds"])
@@ -105,7 +108,7 @@ def test_tensorboard_shows_the_curves_and_compares_runs_in_hparams(runs: list[Pa
         assert group["hparams"]["val_size"] == 300
         values = {(m["name"]["group"], m["name"]["tag"]): m["value"] for m in group["metricValues"]}
         assert values["test", "accuracy"] == pytest.approx(results["test"]["accuracy"], rel=1e-6)
-        assert values["validation", "loss"] == pytest.approx(results["curves"]["loss"]["validation"][-1], rel=1e-6)
+        assert values["validation", "loss"] == pytest.approx(results["curves"]["loss"]["validation"]["2"], rel=1e-6)
 
 
 def test_trainings_that_start_together_never_share_a_folder(tmp_path: Path) -> None:
