@@ -248,6 +248,7 @@ def silence_noise() -> None:
     for message in (
         r".*LeafSpec.* is deprecated",  # between Lightning and torch
         r".*smaller than the logging interval",  # nothing here is logged by steps
+        r".*callbacks used to create the checkpoint need to be provided",  # those of training, in a test
         # Reduced over the devices already, or the same on all of them.
         r".*self.log\('((train|val|test)_(loss|accuracy)|epoch_seconds|learning_rate)', ..., sync_dist=True",
     ):

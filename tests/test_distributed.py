@@ -5,12 +5,14 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT, SHORT, RunCLI
 
+Alone = Callable[..., dict[str, float]]
 RECORDER = "--trainer.callbacks+=tests.recorder.Recorder"
 
 
@@ -33,6 +35,20 @@ def finish(process: subprocess.Popen[str]) -> str:
     return output
 
 
+@pytest.fixture
+def alone(cli: RunCLI, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Alone:
+    """Do the same in this process, on one device."""
+
+    def record(*args: str) -> dict[str, float]:
+        monkeypatch.setenv("RECORD", str(tmp_path))
+        outcome = cli(*args, "--trainer.accelerator=cpu", RECORDER)
+        assert outcome.code == 0, outcome.err
+        (values,) = recorded(tmp_path)
+        return values
+
+    return record
+
+
 def recorded(record: Path) -> list[dict[str, float]]:
     return [json.loads(path.read_text()) for path in sorted(record.glob("rank_*.json"))]
 
@@ -45,63 +61,52 @@ def checkpoint(cli: RunCLI) -> Path:
     return outcome.run / "checkpoints" / "last.ckpt"
 
 
-def test_validation_is_the_same_on_1_2_and_3_devices(checkpoint: Path, tmp_path: Path) -> None:
-    results = []
-    for devices in (1, 2, 3):
+def test_validation_is_the_same_on_1_2_and_3_devices(checkpoint: Path, tmp_path: Path, alone: Alone) -> None:
+    command = ("validate", f"--ckpt_path={checkpoint}")
+    expected = alone(*command)
+    for devices in (2, 3):
         record = tmp_path / str(devices)
-        output = finish(run(record, "validate", f"--ckpt_path={checkpoint}", *processes(devices), RECORDER))
+        output = finish(run(record, *command, *processes(devices), RECORDER))
         assert output.count("errors in 4,999 images") == 1  # told by one process
-        assert len(recorded(record)) == devices
-        results += recorded(record)
-    for result in results[1:]:
-        assert result == pytest.approx(results[0], abs=1e-6)
+        assert recorded(record) == [pytest.approx(expected, abs=1e-6)] * devices
 
 
 def test_test_and_predictions_are_the_same_on_1_and_3_devices(checkpoint: Path, tmp_path: Path, cli: RunCLI) -> None:
-    alone = json.loads((checkpoint.parents[1] / "results.json").read_text())["test"]
+    expected = json.loads((checkpoint.parents[1] / "results.json").read_text())["test"]
     finish(run(tmp_path, "test", f"--ckpt_path={checkpoint}", *processes(3), RECORDER))
     for rank in recorded(tmp_path):
-        assert rank["test_loss"] == pytest.approx(alone["loss"], abs=1e-6)
-        assert rank["test_accuracy"] == pytest.approx(alone["accuracy"], abs=1e-6)
+        assert rank["test_loss"] == pytest.approx(expected["loss"], abs=1e-6)
+        assert rank["test_accuracy"] == pytest.approx(expected["accuracy"], abs=1e-6)
 
     def table() -> list[list[float]]:
         rows = (checkpoint.parents[1] / "predictions.csv").read_text().splitlines()[1:]
         return [[float(value) for value in row.split(",")] for row in rows]
 
     assert cli("predict", f"--ckpt_path={checkpoint}").code == 0
-    expected = table()
+    predicted = table()
     finish(run(tmp_path, "predict", f"--ckpt_path={checkpoint}", *processes(3)))
-    assert len(expected) == 10_000
-    assert [pair for pair in zip(table(), expected, strict=True) if pair[0] != pytest.approx(pair[1], abs=2e-6)] == []
+    assert len(predicted) == 10_000
+    pairs = zip(table(), predicted, strict=True)
+    assert [pair for pair in pairs if pair[0] != pytest.approx(pair[1], abs=2e-6)] == []
 
 
-def test_training_is_the_same_on_1_2_and_3_devices(tmp_path: Path) -> None:
+def test_training_is_the_same_on_1_2_and_3_devices(tmp_path: Path, alone: Alone) -> None:
     """In double precision, where rounding can't hide a difference: 32 images on 3 devices are 10, 11 and 11."""
-    results = []
-    for devices in (1, 2, 3):
-        steps = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=100", "--trainer.limit_val_batches=20")
+    steps = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=100", "--trainer.limit_val_batches=20")
+    settings = ("--trainer.precision=64-true", "--data.batch_size=32", *steps, "--trainer.limit_test_batches=1")
+    expected = alone("fit", "--config=configs/lenet5.yaml", *settings)
+    for devices in (2, 3):
         record = tmp_path / str(devices)
-        settings = (
-            "--config=configs/lenet5.yaml",
-            "--trainer.precision=64-true",
-            "--data.batch_size=32",
-            *steps,
-            *processes(devices),
-        )
         root = f"--trainer.default_root_dir={record}"
-        finish(run(record, "fit", *settings, root, RECORDER, "--trainer.limit_test_batches=1"))
-        ranks = recorded(record)
-        assert len(ranks) == devices
+        finish(run(record, "fit", "--config=configs/lenet5.yaml", *settings, root, *processes(devices), RECORDER))
         assert [path.name for path in (record / "lightning_logs" / "lenet5").iterdir()] == ["version_0"]
-        # Weights drift no further than rounding lets them, and the metrics agree.
-        for rank in ranks:
-            assert rank["weights"] == pytest.approx(ranks[0]["weights"], rel=1e-15)
-        results.append(ranks[0])
+        ranks = recorded(record)
         assert len({rank["random"] for rank in ranks}) == devices  # own dropout masks
-    for result in results[1:]:
-        assert result["weights"] == pytest.approx(results[0]["weights"], rel=1e-10)
-        for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
-            assert result[name] == pytest.approx(results[0][name], rel=1e-6), name
+        for rank in ranks:
+            assert rank["weights"] == ranks[0]["weights"]
+            assert rank["weights"] == pytest.approx(expected["weights"], rel=1e-10)
+            for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
+                assert rank[name] == pytest.approx(expected[name], rel=1e-6), name
 
 
 def test_torchrun_trains_on_two_nodes(tmp_path: Path) -> None:
