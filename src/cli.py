@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import Namespace
+from jsonargparse.typing import restricted_number_type
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar, Timer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -23,6 +24,7 @@ from src.training.checkpoints import CheckedCheckpointIO, load_checkpoint
 from src.training.logger import RunLogger
 
 PROGRAM = "python -m src"
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
 # Settings that may differ from those of the training: they don't change what is computed.
 FREE_SETTINGS = {"data.data_dir", "data.batch_size"}
@@ -83,7 +85,7 @@ class CLI(LightningCLI):
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--seed_everything",
-            type=int,
+            type=Seed,
             default=0,
             help="Seed of the weights, of dropout and of the order of the images.",
         )
@@ -91,7 +93,7 @@ class CLI(LightningCLI):
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(Trainer, "trainer")
         parser.set_defaults({"trainer.max_epochs": 12, "trainer.num_sanity_val_steps": 0})
-        # Not required: a checkpoint names its network. `_complete_settings` reports a missing one.
+        # Not required: a checkpoint names its network. `parse_arguments` reports a missing one.
         parser.add_lightning_class_args(Classifier, "model", subclass_mode=True, required=False)
         parser.add_lightning_class_args(MNISTDataModule, "data")
         parser.link_arguments("seed_everything", "data.seed")
@@ -102,7 +104,10 @@ class CLI(LightningCLI):
         if given.ckpt_path is not None:
             # The settings of the checkpoint become the defaults, so that what is given can be compared.
             saved = saved_settings(given.ckpt_path, given.model)
-            self._parser(self.config.subcommand).set_defaults(saved)
+            try:
+                self._parser(self.config.subcommand).set_defaults(saved)
+            except KeyError as error:
+                raise UserError(f"{given.ckpt_path} is from another version of this package: {error}") from None
             super().parse_arguments(parser, args)
             refuse_contradictions(self.config[self.config.subcommand], saved)
         elif self.config.subcommand != "fit":
@@ -136,6 +141,7 @@ class CLI(LightningCLI):
                 kwargs["logger"] = RunLogger(str(folder), name=type(self.model).__name__.lower())
         else:
             kwargs["logger"] = False
+            kwargs["enable_checkpointing"] = _has(given, Checkpoint)
         kwargs["plugins"] = [*_as_list(config.plugins), CheckedCheckpointIO()]
         self.trainer_defaults["callbacks"] = callbacks
         try:
@@ -150,6 +156,16 @@ class CLI(LightningCLI):
             return [last]
         best = ModelCheckpoint(filename="best", enable_version_counter=False, monitor="val_accuracy", mode="max")
         return [best, last]  # in this order, so that the state of `best` is in last.ckpt
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            # jsonargparse wraps what a network's __init__ raises.
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, UserError):
+                cause = cause.__cause__ or cause.__context__
+            raise cause or error from None
 
     # --- Commands ------------------------------------------------------------------------------------------
 
@@ -204,7 +220,7 @@ def saved_settings(ckpt_path: str, named: Namespace | None) -> dict[str, Any]:
     checkpoint = load_checkpoint(ckpt_path)
     network = {key: value for key, value in checkpoint.get("hyper_parameters", {}).items() if key != "_instantiator"}
     class_path = network.pop("_class_path", named.class_path if named else None)
-    if class_path is None:
+    if not isinstance(class_path, str):
         raise UserError(f"{ckpt_path} doesn't say which network it holds: name it with --model.")
     if named and _imported(named.class_path) is not _imported(class_path):
         raise UserError(f"{ckpt_path} holds {_short(class_path)}, not {_short(named.class_path)}.")
@@ -247,6 +263,7 @@ def silence_noise() -> None:
     """Hide what a user of this package can do nothing about."""
     for message in (
         r".*LeafSpec.* is deprecated",  # between Lightning and torch
+        r".*torch.jit.trace.* is deprecated",  # TensorBoard has no other way to a graph
         r".*smaller than the logging interval",  # nothing here is logged by steps
         r".*callbacks used to create the checkpoint need to be provided",  # those of training, in a test
         # Reduced over the devices already, or the same on all of them.

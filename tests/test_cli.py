@@ -64,7 +64,7 @@ def test_fit_from_the_shell_leaves_a_whole_run_and_tells_what_came_out(mnist: Pa
     }
     *_, first, time, where, curves = outcome.out.strip().splitlines()
     assert f"test accuracy {1 - errors / 10_000:.2%} ({errors:,} errors in 10,000 images), loss {loss:.4f}" in first
-    assert re.match(r"Time: +0 min \d+ s", time)
+    assert re.match(r"Epochs: 1, in 0 min \d+ s", time)
     assert where.split() == ["Run:", str(run)]
     assert "tensorboard --host localhost --logdir" in curves and str(tmp_path / "lightning_logs") in curves
 
@@ -263,6 +263,11 @@ def files(tmp_path: Path, mnist: Path) -> dict[str, Path]:
         ("fit --model Classifier", "Classifier is not a network.*abstract"),
         ("fit --model.lr 1", "--model.lr needs a network"),
         ("fit --model LeNet5 --model.lrr 3", "lrr"),
+        ("fit --model LeNet5 --model.lr -1", "lr is -1.0; it must be positive"),
+        ("fit --model LeNet5 --model.eps 0", "eps is 0.0"),
+        ("fit --model LeNet5 --seed_everything -1", "--seed_everything: .*-1"),
+        ("fit --model LeNet5 --seed_everything 4294967296", "--seed_everything: .*4294967296"),
+        ("fit --model LeNet5 --seed_everything true", "--seed_everything: .*true"),
         ("fit --model LeNet5 --model.lr fast", "--lr fast is not valid: expected float"),
         ("fit --model LeNet5 --trainer.max_epoch 3", "max_epoch"),
         ("fit --model LeNet5 --trainer.max_epochs many", "--trainer.max_epochs many is not valid: expected int"),

@@ -8,6 +8,8 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from src.errors import UserError
+
 Batch = tuple[Tensor, Tensor, float]  # images (N, C, H, W), labels (N,), weight of an image in the step's loss
 
 
@@ -49,11 +51,17 @@ class Classifier(LightningModule, ABC):
     Args:
         lr: Learning rate of Adam.
         eps: Epsilon of Adam; 1e-7 is the default of Keras, with which the comparison was published.
+
+    Raises:
+        UserError: `lr` or `eps` is not positive.
     """
 
     def __init__(self, lr: float = 1e-3, eps: float = 1e-7) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
+        for name, value in (("lr", lr), ("eps", eps)):
+            if not value > 0:
+                raise UserError(f"{name} is {value}; it must be positive.")
         self.lr = lr
         self.eps = eps
         self.train_metrics = LossAndAccuracy()

@@ -5,7 +5,6 @@ import os
 import platform
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +56,7 @@ class Curves(Callback):
     """Adds to TensorBoard what isn't a metric of the network: settings, graph, learning rate, time of an epoch."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.epoch_start = time.perf_counter()  # a training resumed inside an epoch starts none
         if isinstance(trainer.logger, RunLogger):
             settings = {"model": type(pl_module).__name__, "max_epochs": trainer.max_epochs}
             settings |= pl_module.hparams | trainer.datamodule.hparams  # type: ignore[attr-defined]
@@ -80,7 +80,6 @@ class Curves(Callback):
 def _add_graph(logger: RunLogger, pl_module: LightningModule, x_NCHW: torch.Tensor) -> None:
     pl_module.eval()  # dropout would draw random numbers
     try:
-        warnings.filterwarnings("ignore", ".*torch.jit.trace", FutureWarning)  # TensorBoard knows no other way
         logger.experiment.add_graph(pl_module, x_NCHW.to(pl_module.dtype))
     except Exception as error:  # tracing has many ways to fail on a user's network; training goes on
         rank_zero_warn(f"TensorBoard has no graph of {type(pl_module).__name__}: {error}")
@@ -111,8 +110,9 @@ class RunSummary(Callback):
         if not trainer.is_global_zero:
             return
         epochs, seconds = trainer.current_epoch, self.timer.time_elapsed("train")
+        minutes, rest = divmod(round(seconds), 60)
         print(describe_result(type(pl_module).__name__, "test", test))
-        print(f"Time:   {seconds // 60:.0f} min {seconds % 60:.0f} s of training and validation, {epochs} epochs")
+        print(f"Epochs: {epochs}, in {minutes} min {rest} s with validation")
         if not isinstance(trainer.logger, RunLogger):
             return
         results = {

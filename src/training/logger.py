@@ -73,7 +73,9 @@ class RunLogger(TensorBoardLogger):
         plain = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in settings.items()}
         writer = self.experiment._get_file_writer()
         writer.add_summary(hparams_summary.hparams_config_pb([hparams_summary.HParam(key) for key in plain], metrics))
-        writer.add_summary(hparams_summary.hparams_pb(plain, trial_id=self.log_dir))
+        writer.add_summary(
+            hparams_summary.hparams_pb(plain, trial_id=str(Path(self.log_dir).relative_to(self.save_dir)))
+        )
 
     @rank_zero_only
     def save(self) -> None:
