@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import Namespace
-from jsonargparse.typing import restricted_number_type
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar, Timer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -24,7 +23,6 @@ from src.training.checkpoints import CheckedCheckpointIO, load_checkpoint
 from src.training.logger import RunLogger
 
 PROGRAM = "python -m src"
-Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
 # Settings that may differ from those of the training: they don't change what is computed.
 FREE_SETTINGS = {"data.data_dir", "data.batch_size"}
@@ -85,7 +83,7 @@ class CLI(LightningCLI):
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--seed_everything",
-            type=Seed,
+            type=int,
             default=0,
             help="Seed of the weights, of dropout and of the order of the images.",
         )
@@ -101,6 +99,8 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
         given = self.config[self.config.subcommand]
+        if not 0 <= given.seed_everything < 2**32:
+            raise UserError(f"--seed_everything is {given.seed_everything}; it must be 0 … {2**32 - 1}.")
         if given.ckpt_path is not None:
             # The settings of the checkpoint become the defaults, so that what is given can be compared.
             saved = saved_settings(given.ckpt_path, given.model)
