@@ -267,7 +267,7 @@ def files(tmp_path: Path, mnist: Path) -> dict[str, Path]:
         ("fit --model LeNet5 --model.eps 0", "eps is 0.0"),
         ("fit --model LeNet5 --seed_everything -1", "--seed_everything is -1"),
         ("fit --model LeNet5 --seed_everything 4294967296", "--seed_everything is 4294967296"),
-        ("fit --model LeNet5 --seed_everything true", "--seed_everything true is not valid: expected int"),
+        ("fit --model LeNet5 --seed_everything true", "--seed_everything True is not valid: expected int"),
         ("fit --model LeNet5 --model.lr fast", "--lr fast is not valid: expected float"),
         ("fit --model LeNet5 --trainer.max_epoch 3", "max_epoch"),
         ("fit --model LeNet5 --trainer.max_epochs many", "--trainer.max_epochs many is not valid: expected int"),
