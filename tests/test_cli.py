@@ -119,6 +119,21 @@ def test_held_out_images_select_the_best_epoch(cli: RunCLI) -> None:
     assert f"validation accuracy {curve[-1]:.2%}" in last.out
 
 
+def test_checkpoints_are_written_beside_their_place(cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning's own way goes through the system's folder for temporary files, which may be another disk."""
+    renamed = []
+    rename = Path.replace
+
+    def spy(old: Path, new: Path) -> Path:
+        renamed.append((old, new))
+        return rename(old, new)
+
+    monkeypatch.setattr(Path, "replace", spy)
+    outcome = cli("fit", "--model=LeNet5", *SHORT)
+    checkpoints = outcome.run / "checkpoints"
+    assert (checkpoints / ".last.ckpt.part", checkpoints / "last.ckpt") in renamed
+
+
 def test_trainer_without_logger_bar_or_checkpoints(cli: RunCLI, tmp_path: Path) -> None:
     off = ("--trainer.logger=false", "--trainer.enable_progress_bar=false", "--trainer.enable_checkpointing=false")
     for switches in (off, ("--trainer.fast_dev_run=true",)):

@@ -101,7 +101,8 @@ class RunSummary(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(trainer.logger, RunLogger):
             for metric in ("accuracy", "loss"):
-                draw_curves(trainer.logger.curves[metric], metric, Path(trainer.logger.log_dir, f"{metric}.png"))
+                with replace_when_whole(Path(trainer.logger.log_dir, f"{metric}.png")) as file:
+                    draw_curves(trainer.logger.curves[metric], metric).savefig(file, format="png", dpi=120)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
@@ -148,8 +149,13 @@ def describe_result(model: str, images: str, result: dict[str, Any]) -> str:
     )
 
 
-def draw_curves(curves: dict[str, dict[int, float]], metric: str, path: Path) -> None:
-    """Draw one metric over the epochs, training and validation, as in the published study."""
+def draw_curves(curves: dict[str, dict[int, float]], metric: str) -> Figure:
+    """One metric over the epochs, training and validation, as in the published study.
+
+    Args:
+        curves: The value of each epoch in the sub-runs "train" and "validation".
+        metric: "accuracy" or "loss".
+    """
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.add_subplot(title=f"Model {metric}", xlabel="Epoch", ylabel=metric.capitalize())
     for run, marker in (("train", "o"), ("validation", "s")):
@@ -157,8 +163,7 @@ def draw_curves(curves: dict[str, dict[int, float]], metric: str, path: Path) ->
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
-    with replace_when_whole(path) as file:
-        figure.savefig(file, format="png", dpi=120)
+    return figure
 
 
 def _device_name(device: torch.device) -> str:
