@@ -143,6 +143,14 @@ def test_trainer_without_logger_bar_or_checkpoints(cli: RunCLI, tmp_path: Path) 
     assert list(tmp_path.rglob("*.ckpt")) == []
 
 
+def test_overfit_batches_learns_one_batch_by_heart(cli: RunCLI) -> None:
+    few = ("--trainer.overfit_batches=1", "--trainer.max_epochs=40", "--data.batch_size=32")
+    outcome = cli("fit", "--model=LeNet5", *few, "--trainer.limit_test_batches=1")
+    assert outcome.code == 0, outcome.err
+    accuracy = json.loads((outcome.run / "results.json").read_text())["curves"]["accuracy"]["train"]
+    assert accuracy["40"] == 1
+
+
 def test_lenet5_learns_in_two_epochs(cli: RunCLI) -> None:
     outcome = cli("fit", "--config=configs/lenet5.yaml", "--trainer.max_epochs=2")
     results = json.loads((outcome.run / "results.json").read_text())

@@ -37,8 +37,6 @@ class GlobalBatches:
         world_size: Number of devices.
     """
 
-    batch_sampler = None  # Lightning looks for `set_epoch` on the sampler of either
-
     def __init__(
         self,
         images: Tensor,
@@ -58,6 +56,7 @@ class GlobalBatches:
 
     @property
     def sampler(self) -> "GlobalBatches":
+        """Where Lightning looks for `set_epoch`."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
