@@ -4,10 +4,10 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lenet5 cnn tensorboard test lint bench clean
+.PHONY: help setup lenet5 cnn tensorboard test test-slow lint bench clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z0-9]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: .venv/.ready ## build .venv with all that is needed
 
@@ -27,6 +27,9 @@ tensorboard: .venv/.ready ## show the curves of all runs at http://localhost:600
 
 test: .venv/.ready ## run the tests (a few minutes)
 	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: .venv/.ready ## run the tests that take longer
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: .venv/.ready ## check style and types
 	$(BIN)/ruff check

@@ -18,9 +18,10 @@ from src.data import MNISTDataModule
 from src.errors import UserError
 from src.inference import write_predictions
 from src.models import Classifier, LossAndAccuracy
-from src.training.callbacks import Curves, Progress, RankSeeds, RunSummary, describe_result
+from src.training.callbacks import Curves, Progress, RunSummary, describe_result
 from src.training.checkpoints import CheckedCheckpointIO, load_checkpoint
 from src.training.logger import RunLogger
+from src.training.randomness import RandomState
 
 PROGRAM = "python -m src"
 
@@ -133,7 +134,7 @@ class CLI(LightningCLI):
             callbacks.append(Progress())
         if self.subcommand == "fit":
             timer = Timer()
-            callbacks += [timer, RankSeeds(), Curves(), RunSummary(timer)]
+            callbacks += [timer, RandomState(), Curves(), RunSummary(timer)]
             if config.enable_checkpointing is not False and not _has(given, Checkpoint):
                 callbacks += self._checkpoints()
             if config.logger in (None, True):

@@ -53,6 +53,8 @@ class GlobalBatches:
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
+        self.position = 0  # batches handed out in this epoch
+        self.left_at: dict[str, int] | None = None
 
     @property
     def sampler(self) -> "GlobalBatches":
@@ -63,16 +65,28 @@ class GlobalBatches:
         """Called by Lightning before each epoch."""
         self.epoch = epoch
 
+    def state_dict(self) -> dict[str, int]:
+        """The position in the epoch. Lightning keeps it in the checkpoint."""
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Let the next iteration go on there, if it is in the same epoch."""
+        self.left_at = state_dict
+
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        # A generator, so the order is made at the first batch: Lightning calls iter() before set_epoch().
+        # A generator, so all is decided at the first batch: Lightning calls iter() before set_epoch().
         images = len(self.labels)
         order = None
         if self.seed is not None:
             order = torch.from_numpy(np.random.default_rng((self.seed, self.epoch)).permutation(images))
-        for start in range(0, images, self.batch_size):
+        left_at, self.left_at = self.left_at, None
+        first = left_at["position"] if left_at and left_at["epoch"] == self.epoch else 0
+        for number in range(first, len(self)):
+            self.position = (number + 1) % len(self)
+            start = number * self.batch_size
             size = min(self.batch_size, images - start)
             share = slice(
                 start + size * self.rank // self.world_size,

@@ -72,7 +72,7 @@ class MNISTDataModule(LightningDataModule):
 
     def train_dataloader(self) -> GlobalBatches:
         # Lightning's `overfit_batches` stands for the same few batches in every epoch.
-        overfit = self.trainer is not None and self.trainer.overfit_batches > 0
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         return self._batches(*self.train, seed=None if overfit else self.seed)
 
     def val_dataloader(self) -> GlobalBatches:

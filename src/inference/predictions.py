@@ -3,20 +3,16 @@
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from lightning import Trainer
 from torch import Tensor
 
 from src.files import replace_when_whole
+from src.processes import gather
 
 
 def gather_shares(shares: list[Tensor]) -> Tensor:
     """Put together what each device predicted for its share of every batch: (N, K), in the order of the images."""
-    devices = [shares]
-    if dist.is_initialized():
-        devices = [shares] * dist.get_world_size()
-        dist.all_gather_object(devices, shares)
-    return torch.cat([share for batch in zip(*devices, strict=True) for share in batch])
+    return torch.cat([share for batch in zip(*gather(shares), strict=True) for share in batch])
 
 
 def write_predictions(trainer: Trainer, shares: list[Tensor], path: Path) -> None:

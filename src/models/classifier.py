@@ -1,6 +1,7 @@
 """What every network here shares: loss, metrics, optimiser and steps."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from src.errors import UserError
+from src.processes import gather, own
 
 Batch = tuple[Tensor, Tensor, float]  # images (N, C, H, W), labels (N,), weight of an image in the step's loss
 
@@ -31,6 +33,15 @@ class LossAndAccuracy(Metric):
         self.loss_sum += loss_sum.detach()
         self.correct += (logits_NK.argmax(dim=1) == labels_N).sum()
         self.images += len(labels_N)
+
+    def sums(self) -> list[float]:
+        """The state of this process, as plain data."""
+        return [self.loss_sum.item(), self.correct.item(), self.images.item()]
+
+    def add(self, sums: list[float]) -> None:
+        """Add the `sums` of another."""
+        for state, value in zip((self.loss_sum, self.correct, self.images), sums, strict=True):
+            state += value
 
     def compute(self) -> dict[str, Tensor]:
         """Returns: `loss` (mean), `accuracy` (0…1), and the counts `errors` and `images`."""
@@ -98,6 +109,13 @@ class Classifier(LightningModule, ABC):
         loss_sum = F.cross_entropy(logits_NK, labels_N, reduction="sum")
         metrics.update(loss_sum, logits_NK, labels_N)
         return loss_sum
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["train_sums"] = gather(self.train_metrics.sums())  # of an epoch that may be half done
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for sums in own(checkpoint.get("train_sums", [])):
+            self.train_metrics.add(sums)
 
     # Metrics are summed on the device in each step, but reduced and logged only once an epoch.
 

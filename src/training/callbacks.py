@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer, TQDMProgressBar
@@ -39,17 +38,6 @@ class Progress(TQDMProgressBar):
             metrics["train_loss"] = (so_far.loss_sum / so_far.images).item()
             metrics["train_accuracy"] = (so_far.correct / so_far.images).item()
         return {name: f"{value:.4f}" for name, value in metrics.items()}
-
-
-class RankSeeds(Callback):
-    """Gives each further process random numbers of its own: with one seed for all, the images of all
-    devices would get the same dropout masks."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_rank > 0:
-            seed = trainer.datamodule.seed  # type: ignore[attr-defined]
-            seeds = np.random.SeedSequence((seed, trainer.global_rank))
-            torch.manual_seed(int(seeds.generate_state(1)[0]))
 
 
 class Curves(Callback):

@@ -1,5 +1,7 @@
 """Global batches: the same for any number of devices, each image once, each weighing the same."""
 
+from itertools import islice
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -48,6 +50,26 @@ def test_order_is_a_pure_function_of_seed_and_epoch() -> None:
     orders = [tuple(order(seed, epoch)) for seed in range(4) for epoch in range(4)]
     assert len(set(orders)) == 16
     assert order(seed=None, epoch=3) == list(range(200))
+
+
+def test_position_in_an_epoch_is_kept() -> None:
+    def take(loader: GlobalBatches, epoch: int, count: int) -> list[list[int]]:
+        loader.set_epoch(epoch)
+        return [batch.labels.tolist() for batch in islice(loader, count)]
+
+    whole = batches(100, 8, seed=1)
+    expected = {epoch: take(whole, epoch, 13) for epoch in (0, 1)}
+    for cut in range(13):
+        first = batches(100, 8, seed=1)
+        take(first, 0, cut)
+        second = batches(100, 8, seed=1)
+        second.load_state_dict(first.state_dict())
+        assert take(second, 0, 13) == expected[0][cut:]
+        assert take(second, 1, 13) == expected[1]
+        third = batches(100, 8, seed=1)
+        third.load_state_dict(first.state_dict())
+        assert take(third, 1, 13) == expected[1]  # a limit of batches ended epoch 0 there
+    assert take(whole, 1, 2) == take(whole, 1, 2)  # a validation that is cut short starts anew
 
 
 def test_weighted_losses_average_to_the_mean_over_the_global_batch() -> None:
