@@ -37,6 +37,8 @@ class GlobalBatches:
         world_size: Number of devices.
     """
 
+    batch_sampler = None  # Lightning reads it wherever there is a `sampler`
+
     def __init__(
         self,
         images: Tensor,
@@ -58,7 +60,7 @@ class GlobalBatches:
 
     @property
     def sampler(self) -> "GlobalBatches":
-        """Where Lightning looks for `set_epoch`."""
+        """This object: it has `set_epoch`."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
