@@ -29,7 +29,7 @@ class RunLogger(TensorBoardLogger):
     """
 
     def __init__(self, save_dir: str, name: str = "default", version: int | str | None = None) -> None:
-        super().__init__(save_dir, name=name, version=version, default_hp_metric=False)
+        super().__init__(save_dir, name=name, version=version)
         self._writers: dict[str, SummaryWriter] = {}
         # tag → sub-run → epoch → value
         self.curves: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
