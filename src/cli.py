@@ -25,6 +25,13 @@ from src.training.randomness import RandomState
 
 PROGRAM = "python -m src"
 
+COMMANDS = {
+    "fit": "Train a network, then test its last weights.",
+    "validate": "Measure a checkpoint on the validation images of its run.",
+    "test": "Measure a checkpoint on the test images.",
+    "predict": "Write the answers of a checkpoint for the test images to predictions.csv in its run.",
+}
+
 # Settings that may differ from those of the training: they don't change what is computed.
 FREE_SETTINGS = {"data.data_dir", "data.batch_size"}
 
@@ -77,9 +84,18 @@ class CLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         hidden = {"weights_only", "verbose", "return_predictions"}  # decided here
-        return {name: skip | hidden for name, skip in LightningCLI.subcommands().items()}
+        return {name: skip | hidden for name, skip in LightningCLI.subcommands().items() if name in COMMANDS}
 
     # --- Settings ------------------------------------------------------------------------------------------
+
+    def setup_parser(self, *args: Any) -> None:
+        super().setup_parser(*args)
+        # Lightning takes the first lines of its docstrings, cut in the middle of a sentence.
+        for name, text in COMMANDS.items():
+            self._parser(name).description = text
+        subparsers: Any = self.parser._subparsers
+        for command in subparsers._group_actions[0]._choices_actions:
+            command.help = COMMANDS[command.dest]
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
