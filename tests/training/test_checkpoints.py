@@ -41,16 +41,20 @@ def test_truncated_checkpoint_is_refused(checkpoint: Path, kept: float) -> None:
         load_checkpoint(checkpoint)
 
 
-def test_flipped_bit_in_a_tensor_is_noticed(checkpoint: Path) -> None:
+def test_flipped_bit_anywhere_is_noticed_or_harmless(checkpoint: Path) -> None:
     content = checkpoint.read_bytes()
-    weights = torch.arange(1000.0).numpy().tobytes()
-    start = content.index(weights)
-    for _ in range(50):
-        position = start + random.randrange(len(weights))
+    whole = load_checkpoint(checkpoint)
+    refused = 0
+    for position in range(0, len(content), 3):
         flipped = content[position] ^ 1 << random.randrange(8)
         checkpoint.write_bytes(content[:position] + bytes([flipped]) + content[position + 1 :])
-        with pytest.raises(UserError, match="empty or damaged"):
-            load_checkpoint(checkpoint)
+        try:
+            loaded = load_checkpoint(checkpoint)
+        except UserError:
+            refused += 1
+        else:  # in the padding between the parts of the archive
+            torch.testing.assert_close(loaded, whole, rtol=0, atol=0)
+    assert refused > 4000 / 3  # all that hit one of the 1,000 float32
 
 
 class Malice:
