@@ -16,16 +16,16 @@ setup: .venv/.ready ## build .venv with all that is needed
 	$(BIN)/pip install --disable-pip-version-check -e ".[dev]"
 	@touch $@
 
-lenet5: .venv/.ready ## train LeNet5 for 30 epochs and test it (5 to 10 minutes on two cores)
+lenet5: .venv/.ready ## train LeNet5 for 30 epochs and test it (about 7 minutes on two cores)
 	$(BIN)/python -m src fit --config configs/lenet5.yaml $(ARGS)
 
-cnn: .venv/.ready ## train CNN for 12 epochs and test it (10 to 15 minutes on two cores)
+cnn: .venv/.ready ## train CNN for 12 epochs and test it (about 9 minutes on two cores)
 	$(BIN)/python -m src fit --config configs/cnn.yaml $(ARGS)
 
 tensorboard: .venv/.ready ## show the curves of all runs at http://localhost:6006
 	$(BIN)/tensorboard --host localhost --logdir lightning_logs
 
-test: .venv/.ready ## run the tests (a few minutes)
+test: .venv/.ready ## run the tests (about 6 minutes on two cores)
 	$(BIN)/python -m pytest $(ARGS)
 
 test-slow: .venv/.ready ## run the tests that take longer

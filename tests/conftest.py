@@ -1,3 +1,4 @@
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from src.cli import main
 from src.data.source import fetch_mnist
 
 ROOT = Path(__file__).parents[1]
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # weights are compared bit for bit, on the CPU
 
 
 @pytest.fixture(scope="session")
