@@ -25,8 +25,12 @@ def assert_identical(first: Path, second: Path) -> None:
     one, other = load_checkpoint(first), load_checkpoint(second)
     for name in ("state_dict", "optimizer_states", "epoch", "global_step", "train_sums"):
         torch.testing.assert_close(one[name], other[name], rtol=0, atol=0)
-    for part in (lambda c: c["loops"]["fit_loop"]["state_dict"]["combined_loader"], lambda c: random_states(c)):
-        assert part(one) == part(other)
+    assert order_state(one) == order_state(other)
+    assert random_states(one) == random_states(other)
+
+
+def order_state(checkpoint: dict[str, Any]) -> list[dict[str, int]]:
+    return checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
 
 
 def random_states(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
