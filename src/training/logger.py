@@ -53,6 +53,7 @@ class RunLogger(TensorBoardLogger):
             stage, _, tag = name.partition("_")
             if name in PER_EPOCH:
                 self._writer("train").add_scalar(name, value, finished_epochs + 1)
+                self.curves[name]["train"][finished_epochs + 1] = value
             elif stage in SUB_RUNS and tag:
                 # The test comes after the last epoch, train and validation before theirs is finished.
                 epoch = finished_epochs + (stage != "test")
