@@ -1,12 +1,15 @@
 """The command line: LightningCLI with this project's data, run folder and plain errors."""
 
 import logging
+import os
 import re
 import sys
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import Namespace
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar, Timer
@@ -22,6 +25,7 @@ from src.training.callbacks import Curves, Progress, RunSummary, describe_result
 from src.training.checkpoints import CheckedCheckpointIO, load_checkpoint
 from src.training.logger import RunLogger
 from src.training.randomness import RandomState
+from src.training.runs import SURROUNDINGS, Run, differences, find_runs, recipe
 
 PROGRAM = "python -m src"
 
@@ -31,6 +35,8 @@ COMMANDS = {
     "test": "Measure a checkpoint on the test images.",
     "predict": "Write the answers of a checkpoint for the test images to predictions.csv in its run.",
 }
+
+CHOSEN_RUN = "RESUMED_RUN"  # environment variable: what --resume auto chose, for the processes of the other devices
 
 # Settings that may differ from those of the training: they don't change what is computed.
 FREE_SETTINGS = {"data.data_dir", "data.batch_size"}
@@ -81,6 +87,8 @@ class CLI(LightningCLI):
     results.json. The other commands take the network and the data settings from the checkpoint.
     """
 
+    run: Run | None = None  # the one that `fit --resume` goes on with
+
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         hidden = {"weights_only", "verbose", "return_predictions"}  # decided here
@@ -113,11 +121,29 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(MNISTDataModule, "data")
         parser.link_arguments("seed_everything", "data.seed")
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "fit":
+            parser.add_argument(
+                "--resume",
+                type=str,
+                metavar="RUN|auto",
+                help="Go on with a run that was cut, in its folder; auto: the newest of this config, else a new run.",
+            )
+        return parser
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
         given = self.config[self.config.subcommand]
         if not 0 <= given.seed_everything < 2**32:
             raise UserError(f"--seed_everything is {given.seed_everything}; it must be 0 … {2**32 - 1}.")
+        if self.config.subcommand == "fit" and given.resume and (run := self._run_to_resume(given)):
+            self.run = run
+            args = self._arguments_of(run, sys.argv[1:] if args is None else list(args))
+            super().parse_arguments(parser, args)
+            given = self.config.fit
+            if changed := differences(self._settings(given, SURROUNDINGS), recipe(run.config, SURROUNDINGS)):
+                raise UserError(f"{run.folder} was started with other settings: {', '.join(changed)}.")
         if given.ckpt_path is not None:
             # The settings of the checkpoint become the defaults, so that what is given can be compared.
             saved = saved_settings(given.ckpt_path, given.model)
@@ -132,12 +158,48 @@ class CLI(LightningCLI):
         elif given.model is None:
             raise UserError("Name a network: --config configs/lenet5.yaml, or --model LeNet5")
 
+    def _settings(self, config: Namespace, ignore: frozenset[str]) -> dict[str, Any]:
+        return recipe(yaml.safe_load(self._parser("fit").dump(config, skip_none=False)), ignore)
+
+    def _run_to_resume(self, given: Namespace) -> Run | None:
+        """The run named with ``--resume``; with "auto" the newest of these settings that was cut, if there is one."""
+        if given.ckpt_path is not None:
+            raise UserError("--resume goes on with a run, --ckpt_path begins a new one: give one of them.")
+        if given.resume != "auto":
+            named = Path(given.resume)
+            run = Run(named.parent.parent if named.is_file() else named)
+            if not (run.folder / "config.yaml").is_file():
+                raise UserError(f"{given.resume} is not a run: there is no {run.folder / 'config.yaml'}.")
+            return run
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            settings = self._settings(given, SURROUNDINGS)
+            cut = [
+                run
+                for run in find_runs(_runs_folder(given))
+                if not run.is_finished and recipe(run.config, SURROUNDINGS) == settings
+            ]
+            os.environ[CHOSEN_RUN] = str(cut[-1].folder) if cut else ""
+        chosen = os.environ.get(CHOSEN_RUN)
+        return Run(Path(chosen)) if chosen else None
+
+    def _arguments_of(self, run: Run, args: list[str]) -> list[str]:
+        """The command line with the settings of `run` before all others, and its last checkpoint."""
+        if run.is_finished:
+            test = run.results["test"]
+            print(f"{run.folder} is finished: {describe_result(run.results['model'], 'test', test)}.")
+            raise SystemExit(0)
+        command = args.index("fit") + 1
+        args = [*args[:command], "--config", str(run.folder / "config.yaml"), *args[command:]]
+        return [*args, "--ckpt_path", str(run.checkpoint)] if run.checkpoint.is_file() else args
+
     def _parse_ckpt_path(self) -> None:
         """Replaced by `parse_arguments`: Lightning lets the checkpoint overrule the command line, and import."""
 
     def before_instantiate_classes(self) -> None:
         if self.subcommand != "fit":
             self.save_config_callback = None  # only a training has a run folder
+        elif self.run:
+            self.save_config_callback = None  # it lies in its folder
         elif (max_epochs := self._get(self.config, "trainer").max_epochs) is not None and max_epochs < 1:
             raise UserError(f"--trainer.max_epochs is {max_epochs}; it must be at least 1.")
 
@@ -154,8 +216,9 @@ class CLI(LightningCLI):
             if config.enable_checkpointing is not False and not _has(given, Checkpoint):
                 callbacks += self._checkpoints()
             if config.logger in (None, True):
-                folder = Path(config.default_root_dir or ".", "lightning_logs")
-                kwargs["logger"] = RunLogger(str(folder), name=type(self.model).__name__.lower())
+                version = self.run.folder if self.run else None
+                folder = version.parent if version else _runs_folder(self.config.fit)
+                kwargs["logger"] = RunLogger(str(folder.parent), folder.name, version.name if version else None)
         else:
             kwargs["logger"] = False
             kwargs["enable_checkpointing"] = _has(given, Checkpoint)
@@ -196,8 +259,17 @@ class CLI(LightningCLI):
             raise
 
     def fit(self, **kwargs: Any) -> None:
-        self.trainer.fit(**kwargs)
-        self.trainer.test(self.model, self.datamodule, verbose=False)  # RunSummary tells and keeps the result
+        if self.run:
+            print(f"Going on with {self.run.folder}")
+        with self._own_folder():
+            self.trainer.fit(**kwargs)
+            self.trainer.test(self.model, self.datamodule, verbose=False)  # RunSummary tells and keeps the result
+
+    def _own_folder(self) -> AbstractContextManager[None]:
+        logger = self.trainer.logger
+        if not isinstance(logger, RunLogger) or not self.trainer.is_global_zero:
+            return nullcontext()
+        return Run(Path(logger.log_dir)).locked()  # a new logger makes its folder here
 
     def validate(self, **kwargs: Any) -> None:
         self.trainer.validate(verbose=False, **kwargs)
@@ -217,6 +289,11 @@ class CLI(LightningCLI):
         result = metrics.compute()  # on every rank: it may reduce
         if self.trainer.is_global_zero:
             print(describe_result(type(self.model).__name__, images, result))
+
+
+def _runs_folder(settings: Namespace) -> Path:
+    """Where the runs of that network lie."""
+    return Path(settings.trainer.default_root_dir or ".", "lightning_logs", _short(settings.model.class_path).lower())
 
 
 def _as_list(value: Any) -> list[Any]:

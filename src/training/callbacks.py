@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from src.files import replace_when_whole
 from src.models import Classifier
-from src.training.logger import RunLogger
+from src.training.logger import RunLogger, curve_of
 
 
 class Progress(TQDMProgressBar):
@@ -41,7 +41,12 @@ class Progress(TQDMProgressBar):
 
 
 class Curves(Callback):
-    """Adds to TensorBoard what isn't a metric of the network: settings, graph, learning rate, time of an epoch."""
+    """Adds to TensorBoard what isn't a metric of the network: settings, graph, learning rate, time of an epoch.
+
+    Keeps the curves in the checkpoint, so that a resumed training goes on with them.
+    """
+
+    epoch_ended = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.epoch_start = time.perf_counter()  # a training resumed inside an epoch starts none
@@ -57,11 +62,30 @@ class Curves(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.epoch_start = time.perf_counter()
+        self.epoch_ended = False
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seconds = time.perf_counter() - self.epoch_start  # training and validation
         learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
         pl_module.log_dict({"learning_rate": learning_rate, "epoch_seconds": seconds}, rank_zero_only=True)
+        self.epoch_ended = True
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if not isinstance(trainer.logger, RunLogger):
+            return
+        logger = trainer.logger
+        curves = {tag: {name: dict(points) for name, points in runs.items()} for tag, runs in logger.curves.items()}
+        if self.epoch_ended:
+            # Lightning hands the training metrics of an epoch to the logger only after the checkpoint.
+            for name, value in trainer.callback_metrics.items():
+                tag, sub_run = curve_of(name) or ("", "")
+                if sub_run == "train":
+                    curves.setdefault(tag, {}).setdefault(sub_run, {})[trainer.current_epoch + 1] = value.item()
+        checkpoint["curves"] = curves
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if isinstance(trainer.logger, RunLogger):
+            trainer.logger.go_on(checkpoint.get("curves", {}), checkpoint["global_step"])
 
 
 @rank_zero_only
@@ -84,13 +108,6 @@ class RunSummary(Callback):
 
     def __init__(self, timer: Timer) -> None:
         self.timer = timer
-
-    @rank_zero_only
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if isinstance(trainer.logger, RunLogger):
-            for metric in ("accuracy", "loss"):
-                with replace_when_whole(Path(trainer.logger.log_dir, f"{metric}.png")) as file:
-                    draw_curves(trainer.logger.curves[metric], metric).savefig(file, format="png", dpi=120)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
@@ -122,6 +139,10 @@ class RunSummary(Callback):
             },
         }
         run = Path(trainer.logger.log_dir)
+        for metric in ("accuracy", "loss"):
+            with replace_when_whole(run / f"{metric}.png") as file:
+                draw_curves(trainer.logger.curves[metric], metric).savefig(file, format="png", dpi=120)
+        # Last: with this file a run counts as finished.
         with replace_when_whole(run / "results.json") as file:
             file.write(f"{json.dumps(results, indent=2)}\n".encode())
         tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))

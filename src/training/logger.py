@@ -50,17 +50,25 @@ class RunLogger(TensorBoardLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         finished_epochs = int(metrics.get("epoch", 0))
         for name, value in metrics.items():
-            stage, _, tag = name.partition("_")
-            if name in PER_EPOCH:
-                self._writer("train").add_scalar(name, value, finished_epochs + 1)
-                self.curves[name]["train"][finished_epochs + 1] = value
-            elif stage in SUB_RUNS and tag:
-                # The test comes after the last epoch, train and validation before theirs is finished.
-                epoch = finished_epochs + (stage != "test")
-                self._writer(SUB_RUNS[stage]).add_scalar(tag, value, epoch)
-                self.curves[tag][SUB_RUNS[stage]][epoch] = value
+            if curve := curve_of(name):
+                tag, sub_run = curve
+                # The test comes after the last epoch, all else before its epoch is finished.
+                epoch = finished_epochs + (sub_run != "test")
+                self._writer(sub_run).add_scalar(tag, value, epoch)
+                self.curves[tag][sub_run][epoch] = value
             elif name != "epoch":
                 self.experiment.add_scalar(name, value, step)
+
+    @rank_zero_only
+    def go_on(self, curves: dict[str, dict[str, dict[int, float]]], step: int) -> None:
+        """Write the history of a training that is resumed at `step`, in place of what lies in the run folder."""
+        self.experiment.close()
+        self.experiment.purge_step = step  # TensorBoard forgets what was logged by steps from there on
+        for tag, sub_runs in curves.items():
+            for sub_run, points in sub_runs.items():
+                self.curves[tag][sub_run].update(points)
+                for epoch, value in points.items():
+                    self._writer(sub_run).add_scalar(tag, value, epoch)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -95,5 +103,16 @@ class RunLogger(TensorBoardLogger):
 
     def _writer(self, sub_run: str) -> SummaryWriter:
         if sub_run not in self._writers:
-            self._writers[sub_run] = SummaryWriter(str(Path(self.log_dir, sub_run)))
+            folder = Path(self.log_dir, sub_run)
+            for events in folder.glob("events.out.tfevents.*"):
+                events.unlink()  # of a training that was cut: `go_on` writes its curves anew
+            self._writers[sub_run] = SummaryWriter(str(folder))
         return self._writers[sub_run]
+
+
+def curve_of(name: str) -> tuple[str, str] | None:
+    """The tag and the sub-run in which a logged value is charted by epochs, if it is."""
+    stage, _, tag = name.partition("_")
+    if name in PER_EPOCH:
+        return name, "train"
+    return (tag, SUB_RUNS[stage]) if stage in SUB_RUNS and tag else None
