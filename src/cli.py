@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import Namespace
+from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar, Timer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -19,13 +20,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from src.data import MNISTDataModule
 from src.errors import UserError
-from src.inference import write_predictions
+from src.inference import import_network, imported_network, write_predictions
 from src.models import Classifier, LossAndAccuracy
 from src.training.callbacks import Curves, Progress, RunSummary, describe_result
 from src.training.checkpoints import CheckedCheckpointIO, load_checkpoint
 from src.training.logger import RunLogger
 from src.training.randomness import RandomState
-from src.training.runs import SURROUNDINGS, Run, differences, find_runs, recipe
+from src.training.runs import SEED, SURROUNDINGS, Run, differences, find_runs, recipe
 
 PROGRAM = "python -m src"
 
@@ -34,6 +35,7 @@ COMMANDS = {
     "validate": "Measure a checkpoint on the validation images of its run.",
     "test": "Measure a checkpoint on the test images.",
     "predict": "Write the answers of a checkpoint for the test images to predictions.csv in its run.",
+    "compare": "Compare networks by all their runs: a report with a verdict and error bars.",
 }
 
 CHOSEN_RUN = "RESUMED_RUN"  # environment variable: what --resume auto chose, for the processes of the other devices
@@ -105,6 +107,25 @@ class CLI(LightningCLI):
         for command in subparsers._group_actions[0]._choices_actions:
             command.help = COMMANDS[command.dest]
 
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        super()._add_subcommands(parser, **kwargs)
+        subparsers: Any = parser._subparsers
+        compare = self._subcommand_parsers["compare"] = Parser()
+        compare.add_argument("folders", nargs="*", default=[], metavar="FOLDER", help="Folder with finished runs, at any depth.")
+        compare.add_argument("--train", nargs="+", metavar="CONFIG", help="Train these configs first, where runs lack.")
+        compare.add_argument("--seeds", type=PositiveInt, default=5, help="How many runs of each config --train makes.")
+        compare.add_argument(
+            "--margin",
+            type=NonNegativeFloat,
+            default=10.0,
+            help="The largest difference that doesn't matter, in images of the 10,000.",
+        )
+        compare.add_argument("--name", type=str, help="Name of the comparison; by default that of the networks.")
+        compare.add_argument("--output", type=str, default="comparison", help="Folder of all comparisons.")
+        compare.add_argument("--data_dir", type=str, help="Folder of the data; by default that of the first run.")
+        compare.add_argument("--model", nargs="+", metavar="MODULE.CLASS", help="Networks of your own that runs hold.")
+        subparsers._group_actions[0].add_subcommand("compare", compare, help=COMMANDS["compare"])
+
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--seed_everything",
@@ -135,6 +156,9 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
         given = self.config[self.config.subcommand]
+        if self.config.subcommand == "compare":
+            self._compare(given, sys.argv[1:] if args is None else list(args))
+            raise SystemExit(0)  # it needs no trainer
         if not 0 <= given.seed_everything < 2**32:
             raise UserError(f"--seed_everything is {given.seed_everything}; it must be 0 … {2**32 - 1}.")
         if self.config.subcommand == "fit" and given.resume and (run := self._run_to_resume(given)):
@@ -285,6 +309,32 @@ class CLI(LightningCLI):
         run = folder.parent if folder.name == "checkpoints" else folder
         write_predictions(self.trainer, shares, run / "predictions.csv")
 
+    def _compare(self, given: Namespace, args: list[str]) -> None:
+        from src.comparison import Trainings, compare  # scipy and jinja2: half a second for the other commands
+
+        if not given.folders and not given.train:
+            raise UserError("Name folders of runs, or configs: compare lightning_logs/lenet5 lightning_logs/cnn")
+        if given.name is not None and (not given.name or Path(given.name).name != given.name):
+            raise UserError(f"--name {given.name!r} is not the name of a folder.")
+        for class_path in given.model or []:
+            import_network(class_path)
+        planned = []
+        for path in given.train or []:
+            fit = self._parser("fit").parse_args(["--config", path])
+            if fit.model is None:
+                raise UserError(f"{path} names no network.")
+            settings = self._settings(fit, SEED | SURROUNDINGS)
+            planned.append(Trainings(path, _short(fit.model.class_path), settings, _runs_folder(fit), given.seeds))
+        compare(
+            [Path(folder) for folder in given.folders],
+            planned,
+            given.margin,
+            Path(given.output),
+            given.name,
+            Path(given.data_dir) if given.data_dir else None,
+            [*PROGRAM.split(), *args],
+        )
+
     def _print_result(self, images: str, metrics: LossAndAccuracy) -> None:
         result = metrics.compute()  # on every rank: it may reduce
         if self.trainer.is_global_zero:
@@ -316,9 +366,9 @@ def saved_settings(ckpt_path: str, named: Namespace | None) -> dict[str, Any]:
     class_path = network.pop("_class_path", named.class_path if named else None)
     if not isinstance(class_path, str):
         raise UserError(f"{ckpt_path} doesn't say which network it holds: name it with --model.")
-    if named and _imported(named.class_path) is not _imported(class_path):
+    if named and imported_network(named.class_path) is not imported_network(class_path):
         raise UserError(f"{ckpt_path} holds {_short(class_path)}, not {_short(named.class_path)}.")
-    if _imported(class_path) is None:
+    if imported_network(class_path) is None:
         raise UserError(f"{ckpt_path} holds {class_path}. If you trust that module, name it: --model {class_path}")
     data = {
         key: value
@@ -330,13 +380,6 @@ def saved_settings(ckpt_path: str, named: Namespace | None) -> dict[str, Any]:
         "seed_everything": data.pop("seed", 0),
         **{f"data.{key}": value for key, value in data.items()},
     }
-
-
-def _imported(class_path: str) -> type[Classifier] | None:
-    """The class of that name if its module is already imported."""
-    module, _, name = class_path.rpartition(".")
-    found = getattr(sys.modules.get(module), name, None)
-    return found if isinstance(found, type) and issubclass(found, Classifier) else None
 
 
 def _short(class_path: str) -> str:
@@ -382,6 +425,9 @@ def main(args: ArgsType = None) -> int:
             auto_configure_optimizers=False,
             args=args,
         )
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
     except (UserError, MisconfigurationException, OSError) as error:
         rank = rank_zero_only.rank  # type: ignore[attr-defined]
         print(f"{f'[rank: {rank}] ' if rank else ''}error: {error}", file=sys.stderr)

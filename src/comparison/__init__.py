@@ -1,0 +1,106 @@
+"""From runs to a verdict with error bars."""
+
+import importlib.metadata
+import platform
+import shlex
+from pathlib import Path
+
+from src.comparison.corruptions import choose_images
+from src.comparison.cost import size, time_inference
+from src.comparison.evaluation import evaluate
+from src.comparison.groups import Group, LeftOut, data_differences, find_groups, name_apart
+from src.comparison.numbers import collect
+from src.comparison.report import table, write_report
+from src.comparison.trainings import Trainings, fix_number, train_missing
+from src.data.source import fetch_mnist, read_mnist
+from src.errors import UserError
+from src.inference import TrainedNetwork
+
+__all__ = ["Trainings", "compare"]
+
+
+def compare(
+    folders: list[Path],
+    planned: list[Trainings],
+    margin: float,
+    output: Path,
+    name: str | None,
+    data_dir: Path | None,
+    command: list[str],
+) -> None:
+    """Train what is planned, compare all, write the report, and print the main table and the verdict.
+
+    Args:
+        folders: Folders of runs.
+        planned: Trainings whose runs are compared too.
+        margin: The largest difference, in images, that doesn't matter.
+        output: Folder of all comparisons.
+        name: Folder of this one; by default the names of the networks.
+        data_dir: Folder of the data; by default that of the first run.
+        command: The command line that makes it again.
+
+    Raises:
+        UserError: There are no two networks to compare.
+    """
+    groups, left_out = find_groups(folders)
+    name = name or "-vs-".join(dict.fromkeys([group.name for group in groups] + [one.name for one in planned])).lower()
+    number_of_runs = "The number of runs was not fixed by this program before they were made."
+    if planned:
+        number_of_runs = fix_number(planned, output / name / "plan.json")
+        train_missing(planned)
+        for trainings in planned:
+            group, others = trainings.finished()
+            groups.append(group)
+            left_out |= others
+    name_apart(groups)
+    _at_least_two(groups, left_out)
+
+    if data_dir is None:
+        data_dir = Path(groups[0].runs[0].config["data"]["data_dir"])
+    fetch_mnist(data_dir)
+    images_NHW, labels_N = read_mnist(data_dir, "t10k")
+    evaluations, unusable = evaluate([run for group in groups for run in group.runs], images_NHW, labels_N)
+    left_out |= {run.folder: reason for run, reason in unusable.items()}
+    for group in groups:
+        group.runs = [run for run in group.runs if run in evaluations]
+    for folder, reason in left_out.items():
+        print(f"Left out: {folder}: {reason}")
+    groups = [group for group in groups if group.runs]
+    _at_least_two(groups, left_out)
+
+    networks = {group.name: TrainedNetwork(group.runs[0].checkpoint).network for group in groups}
+    report = collect(groups, evaluations, list(networks.values()), labels_N.numpy(), margin)
+    for described, group in zip(report["networks"], groups, strict=True):
+        described["cost"] = size(networks[group.name])
+        described["settings"] = {name: value for name, value in group.recipe.items() if value is not None}
+    report["notes"] = [f"The data settings differ: {text}." for text in data_differences(groups)]
+    report["robustness_images"] = len(choose_images(labels_N))
+    report["left_out"] = {str(folder): reason for folder, reason in left_out.items()}
+    report["made"] = {
+        "number_of_runs": number_of_runs,
+        "machines": _machines(groups),
+        "versions": ", ".join(
+            [f"Python {platform.python_version()}"]
+            + [f"{package} {importlib.metadata.version(package)}" for package in ("torch", "torchvision", "scipy")]
+        ),
+        "command": shlex.join(command),
+    }
+    report["timings"] = time_inference(networks)
+    page = write_report(report, images_NHW, output / name)
+    print(f"\n{table(report)}")
+    for pair in report["pairs"]:
+        print("\n" + "\n".join(pair["words"]))
+    print(*report["notes"], sep="\n", end="\n" if report["notes"] else "")
+    print(f"\nReport: {page}")
+
+
+def _at_least_two(groups: list[Group], left_out: LeftOut) -> None:
+    if len(groups) < 2:
+        found = f"only {groups[0].name}" if groups else "nothing"
+        reasons = "".join(f"\nLeft out: {folder}: {reason}" for folder, reason in left_out.items())
+        raise UserError(f"There is {found} to compare; name the runs of two networks or more.{reasons}")
+
+
+def _machines(groups: list[Group]) -> list[str]:
+    machines = [run.results.get("machine", {}) for group in groups for run in group.runs]
+    return list(dict.fromkeys(", ".join(f"{key} {value}" for key, value in machine.items()) for machine in machines))

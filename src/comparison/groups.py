@@ -1,0 +1,120 @@
+"""Which runs are compared: groups of runs that differ in nothing but their seed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.errors import UserError
+from src.training.runs import Run, differences, find_runs, recipe
+
+LeftOut = dict[Path, str]  # run folder → why it isn't compared
+
+NEEDED_RESULTS = {"model", "parameters", "epochs", "seed", "test", "curves", "train_seconds"}
+
+
+@dataclass
+class Group:
+    """Runs of one network and one config, one for each seed."""
+
+    name: str
+    recipe: dict[str, Any]
+    runs: list[Run]
+
+
+def find_groups(folders: list[Path]) -> tuple[list[Group], LeftOut]:
+    """Of each network below each folder, the config with the most finished runs.
+
+    Returns:
+        The groups, and why each other run was left out.
+
+    Raises:
+        UserError: A folder holds no finished run.
+    """
+    groups: list[Group] = []
+    left_out: LeftOut = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"There is no folder {folder}.")
+        finished = [run for run in find_runs(folder) if _is_usable(run, left_out)]
+        if not finished:
+            raise UserError(f"There is no finished run below {folder}. Train one: python -m src fit --config …")
+        for model in dict.fromkeys(run.results["model"] for run in finished):
+            by_recipe: list[Group] = []
+            for run in finished:
+                if run.results["model"] == model:
+                    _add(by_recipe, Group(model, recipe(run.config), [run]))
+            chosen = max(by_recipe, key=lambda group: len(group.runs))
+            _add(groups, chosen)
+            for other in by_recipe:
+                if other is not chosen:
+                    reason = f"Other settings than the most runs there: {_in_words(other.recipe, chosen.recipe)}."
+                    left_out |= {run.folder: reason for run in other.runs}
+    for group in groups:
+        group.runs = _one_for_each_seed(group.runs, left_out)
+    return groups, left_out
+
+
+def find_group(name: str, folder: Path, settings: dict[str, Any], seeds: range) -> tuple[Group, LeftOut]:
+    """The finished runs of these settings and seeds in `folder`."""
+    left_out: LeftOut = {}
+    runs = [
+        run
+        for run in find_runs(folder)
+        if _is_usable(run, {}) and recipe(run.config) == settings and run.results["seed"] in seeds
+    ]
+    return Group(name, settings, _one_for_each_seed(runs, left_out)), left_out
+
+
+def data_differences(groups: list[Group]) -> list[str]:
+    """Data settings in which the groups differ, as ``data.val_size: 0 and 5000``."""
+    data = [{name: value for name, value in group.recipe.items() if name.startswith("data.")} for group in groups]
+    return list(dict.fromkeys(text for other in data[1:] for text in differences(data[0], other)))
+
+
+def _is_usable(run: Run, left_out: LeftOut) -> bool:
+    if not run.is_finished:
+        left_out[run.folder] = f"Not finished; go on with: fit --resume {run.folder}"
+        return False
+    try:
+        if missing := NEEDED_RESULTS - run.results.keys():
+            raise UserError(f"Its results.json is of another version: it has no {', '.join(sorted(missing))}.")
+        recipe(run.config)
+    except UserError as error:
+        left_out[run.folder] = str(error)
+        return False
+    return True
+
+
+def _add(groups: list[Group], new: Group) -> None:
+    for group in groups:
+        if group.recipe == new.recipe:
+            group.runs += [run for run in new.runs if run not in group.runs]
+            return
+    groups.append(new)
+
+
+def _one_for_each_seed(runs: list[Run], left_out: LeftOut) -> list[Run]:
+    chosen: dict[int, Run] = {}
+    for run in runs:
+        first = chosen.setdefault(run.results["seed"], run)
+        if first is not run:
+            left_out[run.folder] = f"Seed {run.results['seed']} counts once, with {first.folder}."
+    return [chosen[seed] for seed in sorted(chosen)]
+
+
+def name_apart(groups: list[Group]) -> None:
+    """Add to the names of groups of the same network what sets them apart."""
+    names = [group.name for group in groups]
+    for group, network in zip(groups, names, strict=True):
+        others = [other for other, name in zip(groups, names, strict=True) if name == network and other is not group]
+        settings = {
+            name.rpartition(".")[2]: value
+            for name, value in group.recipe.items()
+            if any(other.recipe.get(name) != value for other in others)
+        }
+        if settings:
+            group.name += f" ({', '.join(f'{name} {value}' for name, value in settings.items())})"
+
+
+def _in_words(one: dict[str, Any], other: dict[str, Any]) -> str:
+    return "; ".join(text.replace(" and ", ", not ") for text in differences(one, other))

@@ -1,0 +1,88 @@
+"""Trains what a comparison lacks, one run after the other, each in a process of its own."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from src.comparison.groups import Group, LeftOut, find_group
+from src.errors import UserError
+from src.files import replace_when_whole
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """One config, trained with the seeds 0, 1, …"""
+
+    config: str
+    name: str  # of the network
+    settings: dict[str, Any]  # see `src.training.runs.recipe`
+    folder: Path  # where its runs lie
+    seeds: int
+
+    def finished(self) -> tuple[Group, LeftOut]:
+        return find_group(self.name, self.folder, self.settings, range(self.seeds))
+
+
+def train_missing(planned: list[Trainings]) -> None:
+    """Train every config with every seed, but for the runs that are finished; a run that was cut goes on.
+
+    The networks alternate, so that what else the machine does falls on all alike.
+
+    Raises:
+        UserError: A training failed.
+    """
+    wanted = [(seed, trainings) for seed in range(planned[0].seeds) for trainings in planned]
+    for number, (seed, trainings) in enumerate(wanted, start=1):
+        if seed in [run.results["seed"] for run in trainings.finished()[0].runs]:
+            continue
+        print(f"\nRun {number} of {len(wanted)}: {trainings.name}, seed {seed}{_time_left(wanted)}", flush=True)
+        command = [sys.executable, "-m", "src", "fit", "--config", trainings.config]
+        code = _run([*command, "--seed_everything", str(seed), "--resume", "auto"])
+        if code != 0:
+            raise UserError(
+                f"The training of {trainings.name} with seed {seed} ended with exit code {code}, see above. "
+                "Finished runs are kept; the same command goes on."
+            )
+
+
+def fix_number(planned: list[Trainings], path: Path) -> str:
+    """Keep in a file when the number of seeds was fixed, and say so in a sentence for the report.
+
+    A number that is changed after runs were seen is a choice that can favour a result; so each is told.
+    """
+    finished = sum(len(trainings.finished()[0].runs) for trainings in planned)
+    fixed = json.loads(path.read_text()) if path.exists() else []
+    if not fixed or fixed[-1]["seeds"] != planned[0].seeds:
+        when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        fixed.append({"seeds": planned[0].seeds, "fixed": when, "finished_runs": finished})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replace_when_whole(path) as file:
+            file.write(f"{json.dumps(fixed, indent=1)}\n".encode())
+    return " ".join(
+        f"The number of runs was fixed at {entry['seeds']} of each on {entry['fixed']}, "
+        f"when {entry['finished_runs'] or 'none'} were finished."
+        for entry in fixed
+    )
+
+
+def _time_left(wanted: list[tuple[int, Trainings]]) -> str:
+    seconds = 0.0
+    for trainings in {id(trainings): trainings for _, trainings in wanted}.values():
+        done = [run.results["train_seconds"] for run in trainings.finished()[0].runs]
+        if len(done) < trainings.seeds and not done:
+            return " (time left: known after the first run of each)"
+        seconds += (trainings.seeds - len(done)) * sum(done) / len(done)
+    return f" (about {max(1, round(seconds / 60))} min left)"
+
+
+def _run(command: list[str]) -> int:
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # it got the signal too, and saves
+            raise
