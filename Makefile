@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lenet5 cnn tensorboard test test-slow lint bench clean
+.PHONY: help setup lenet5 cnn compare tensorboard test test-slow browser lint bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
@@ -22,6 +23,9 @@ lenet5: .venv/.ready ## train LeNet5 for 30 epochs and test it (about 7 minutes 
 cnn: .venv/.ready ## train CNN for 12 epochs and test it (about 9 minutes on two cores)
 	$(BIN)/python -m src fit --config configs/cnn.yaml $(ARGS)
 
+compare: .venv/.ready ## train both with five seeds, as far as they aren't yet, and compare (about 80 minutes on two cores)
+	$(BIN)/python -m src compare --train configs/lenet5.yaml configs/cnn.yaml --seeds 5 $(ARGS)
+
 tensorboard: .venv/.ready ## show the curves of all runs at http://localhost:6006
 	$(BIN)/tensorboard --host localhost --logdir lightning_logs
 
@@ -30,6 +34,9 @@ test: .venv/.ready ## run the tests (about 6 minutes on two cores)
 
 test-slow: .venv/.ready ## run the tests that take longer
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+browser: ## install Chromium for the tests that open a page (Debian and Ubuntu)
+	command -v chromedriver || { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends chromium chromium-driver; }
 
 lint: .venv/.ready ## check style and types
 	$(BIN)/ruff check

@@ -66,6 +66,10 @@ class Parser(LightningArgumentParser):
 
 def condense(message: str) -> str:
     """Say in one line what jsonargparse says in a paragraph."""
+    if limit := re.search(
+        r'Parser key "(\S+)":\s+Not of type \w+: (\S+) does not conform to restriction v(\S+)', message
+    ):
+        return f"--{limit[1]} {limit[2]} is not valid: it must be {limit[3]}."
     key = re.search(r'Parser key "([^"]+)"', message)
     value = re.search(r"(?:Given|Got) value: (.*)", message)
     if not key or not value:
@@ -111,7 +115,9 @@ class CLI(LightningCLI):
         super()._add_subcommands(parser, **kwargs)
         subparsers: Any = parser._subparsers
         compare = self._subcommand_parsers["compare"] = Parser()
-        compare.add_argument("folders", nargs="*", default=[], metavar="FOLDER", help="Folder with finished runs, at any depth.")
+        compare.add_argument(
+            "folders", nargs="*", default=[], metavar="FOLDER", help="Folder with finished runs, at any depth."
+        )
         compare.add_argument("--train", nargs="+", metavar="CONFIG", help="Train these configs first, where runs lack.")
         compare.add_argument("--seeds", type=PositiveInt, default=5, help="How many runs of each config --train makes.")
         compare.add_argument(
@@ -407,6 +413,7 @@ def silence_noise() -> None:
         r".*self.log\('((train|val|test)_(loss|accuracy)|epoch_seconds|learning_rate)', ..., sync_dist=True",
     ):
         warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # "No CUDA runtime": torch's timer asks
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "💡 Tip" not in record.getMessage()  # advertisements
     )

@@ -122,7 +122,7 @@ def _read(run: Run, key: str) -> Evaluation | None:
         with np.load(_path(run)) as kept:  # refuses pickles
             if str(kept["key"]) == key:
                 return Evaluation(kept["probabilities"], kept["robustness"])
-            print(f"{run.folder}: the checkpoint or the corruptions have changed since the last comparison.")
+            print(f"{run.folder} has changed since the last comparison (or the corruptions have): tested anew.")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # there is none, or it is damaged: evaluate anew
     return None

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -73,7 +72,7 @@ def draw_all(numbers: Numbers, images_NHW: Tensor, theme: str) -> dict[str, byte
 def errors(numbers: Numbers) -> Figure:
     """A mark for every run, the mean with its interval, and the published single run."""
     networks = numbers["networks"]
-    figure = Figure(figsize=(WIDTH, 1.3 + 0.75 * len(networks)))
+    figure = Figure(figsize=(WIDTH, 1.5 + 0.75 * len(networks)))
     axes = figure.add_subplot(xlabel="errors in 10,000 test images", title="Errors of every run")
     for row, network in enumerate(networks):
         runs = np.array([run["errors"] for run in network["runs"]])
@@ -86,27 +85,25 @@ def errors(numbers: Numbers) -> Figure:
         axes.plot(mean["mean"], row - 0.12, "|", color=f"C{row % 6}", markersize=14, markeredgewidth=3)
         if network["published_errors"] is not None:
             axes.plot(network["published_errors"], row + 0.13, "*", color=axes.yaxis.label.get_color(), markersize=10)
-    _legend_of_marks(axes)
+    ink = axes.yaxis.label.get_color()
+    axes.plot([], [], "o", color=ink, alpha=0.75, label="a run")
+    axes.plot([], [], "-|", color=ink, linewidth=2, label="mean, 95 % interval")
+    axes.plot([], [], "*", color=ink, markersize=10, linestyle="none", label="published run")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     axes.set_yticks(range(len(networks)), [_two_lines(network["name"]) for network in networks])
     axes.set_ylim(len(networks) - 0.4, -0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
-def _legend_of_marks(axes: Axes) -> None:
-    ink = axes.yaxis.label.get_color()
-    axes.plot([], [], "o", color=ink, alpha=0.75, label="a run")
-    axes.plot([], [], "-|", color=ink, linewidth=2, label="mean, 95 % interval")
-    axes.plot([], [], "*", color=ink, markersize=10, linestyle="none", label="published run")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.3), ncols=3, frameon=False, fontsize=9, borderaxespad=0)
-
-
 def difference(numbers: Numbers) -> Figure:
     """The difference of each pair with both intervals, the zero line, and what doesn't matter."""
     pairs, margin = numbers["pairs"], numbers["margin"]
-    figure = Figure(figsize=(WIDTH, 1.5 + 0.6 * len(pairs)))
+    figure = Figure(figsize=(WIDTH, 2.0 + 0.7 * len(pairs)))
     axes = figure.add_subplot(xlabel="difference of mean errors in 10,000 test images", title="Difference")
-    axes.axvspan(-margin, margin, color=axes.yaxis.label.get_color(), alpha=0.08, label=f"± {margin:g} don't matter")
+    axes.axvspan(
+        -margin, margin, color=axes.yaxis.label.get_color(), alpha=0.08, label=f"up to {margin:g}: doesn't matter"
+    )
     axes.axvline(0, color=axes.yaxis.label.get_color(), linewidth=1)
     for row, pair in enumerate(pairs):
         found = pair["difference"]
@@ -122,7 +119,7 @@ def difference(numbers: Numbers) -> Figure:
         axes.plot(found["mean"], row, "D", color=axes.yaxis.label.get_color())
     axes.set_yticks(range(len(pairs)), [f"{_two_lines(pair['a'])}\nminus\n{_two_lines(pair['b'])}" for pair in pairs])
     axes.set_ylim(len(pairs) - 0.5, -0.5)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.32), ncols=2, frameon=False, fontsize=9, borderaxespad=0)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -173,7 +170,7 @@ def hardest(numbers: Numbers, images_NHW: Tensor) -> Figure:
     figure = Figure(figsize=(WIDTH, WIDTH / columns * rows * (38 + lines) / 30 + 0.3 * len(networks)))
     for number, image in enumerate(images, start=1):
         axes = figure.add_subplot(rows, columns, number)
-        axes.imshow(255 - images_NHW[image["image"]], cmap="gray", vmin=0, vmax=255)
+        axes.imshow(255 - images_NHW[image["image"]].numpy(), cmap="gray", vmin=0, vmax=255)
         axes.set(xlim=(-1, 29), ylim=(29 + lines, -9))
         axes.set_axis_off()
         axes.text(14, -5, f"label {image['label']}", fontsize=8.5, ha="center", va="center")

@@ -1,0 +1,109 @@
+"""Which runs are compared, which are left out, and why."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from src.comparison.groups import data_differences, find_group, find_groups, name_apart
+from src.errors import UserError
+from src.training.runs import recipe
+
+
+def make_run(folder: Path, seed: int = 0, model: str = "LeNet5", finished: bool = True, **settings: Any) -> Path:
+    config = {
+        "seed_everything": seed,
+        "model": {"class_path": f"src.models.{model}", "init_args": {"lr": 0.001}},
+        "data": {"data_dir": str(folder), "val_size": 0},
+        "trainer": {"max_epochs": 3, "default_root_dir": str(folder)},
+    }
+    for name, value in settings.items():
+        section, key = name.split("__")
+        config[section][key] = value  # type: ignore[index]
+    results = {
+        "model": model,
+        "parameters": 1,
+        "epochs": 3,
+        "seed": seed,
+        "test": {},
+        "curves": {},
+        "train_seconds": 1.0,
+    }
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    if finished:
+        (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def test_a_group_is_the_runs_that_differ_in_seed_and_folders_alone(tmp_path: Path) -> None:
+    for seed in (2, 0, 10):
+        make_run(tmp_path / "lenet5" / f"version_{seed}", seed)
+    make_run(tmp_path / "cnn" / "version_0", model="CNN", trainer__enable_progress_bar=False)
+    make_run(tmp_path / "cnn" / "version_1", seed=1, model="CNN")
+    groups, left_out = find_groups([tmp_path / "lenet5", tmp_path / "cnn"])
+    assert [(group.name, [run.results["seed"] for run in group.runs]) for group in groups] == [
+        ("LeNet5", [0, 2, 10]),
+        ("CNN", [0, 1]),
+    ]
+    assert left_out == {}
+    assert [group.name for group in find_groups([tmp_path])[0]] == ["CNN", "LeNet5"]
+
+
+def test_other_runs_are_left_out_by_name(tmp_path: Path) -> None:
+    for seed in range(3):
+        make_run(tmp_path / f"version_{seed}", seed)
+    repeated = make_run(tmp_path / "version_3", seed=1)
+    other = make_run(tmp_path / "version_4", seed=3, trainer__max_epochs=1)
+    held_out = make_run(tmp_path / "version_5", seed=3, data__val_size=5000)
+    unfinished = make_run(tmp_path / "version_6", seed=3, finished=False)
+    damaged = make_run(tmp_path / "version_7", seed=3)
+    (damaged / "results.json").write_text('{"model": "LeNet5"')
+    old = make_run(tmp_path / "version_8", seed=3)
+    (old / "results.json").write_text('{"model": "LeNet5"}')
+    groups, left_out = find_groups([tmp_path])
+    assert [run.results["seed"] for run in groups[0].runs] == [0, 1, 2]
+    assert left_out.keys() == {repeated, other, held_out, unfinished, damaged, old}
+    assert str(tmp_path / "version_1") in left_out[repeated]
+    assert "trainer.max_epochs: 1, not 3" in left_out[other]
+    assert "data.val_size: 5000, not 0" in left_out[held_out]
+    assert "Not finished" in left_out[unfinished]
+    assert "damaged" in left_out[damaged]
+    assert "parameters" in left_out[old]
+
+
+def test_the_same_network_with_two_recipes_in_two_folders(tmp_path: Path) -> None:
+    make_run(tmp_path / "slow" / "version_0")
+    make_run(tmp_path / "fast" / "version_0", trainer__max_epochs=1, data__val_size=100)
+    groups, _ = find_groups([tmp_path / "slow", tmp_path / "fast"])
+    name_apart(groups)
+    assert [group.name for group in groups] == [
+        "LeNet5 (val_size 0, max_epochs 3)",
+        "LeNet5 (val_size 100, max_epochs 1)",
+    ]
+    assert data_differences(groups) == ["data.val_size: 0 and 100"]
+
+
+def test_the_same_recipe_in_two_folders_is_one_group(tmp_path: Path) -> None:
+    make_run(tmp_path / "a" / "version_0", seed=0)
+    make_run(tmp_path / "b" / "version_0", seed=1)
+    groups, _ = find_groups([tmp_path / "a", tmp_path / "b", tmp_path / "a"])
+    assert [[run.results["seed"] for run in group.runs] for group in groups] == [[0, 1]]
+
+
+def test_planned_seeds_only(tmp_path: Path) -> None:
+    for seed in range(4):
+        make_run(tmp_path / f"version_{seed}", seed)
+    make_run(tmp_path / "version_9", seed=1, trainer__max_epochs=1)
+    settings = recipe(yaml.safe_load((tmp_path / "version_0" / "config.yaml").read_text()))
+    group, _ = find_group("LeNet5", tmp_path, settings, range(3))
+    assert [run.folder.name for run in group.runs] == ["version_0", "version_1", "version_2"]
+
+
+@pytest.mark.parametrize("name", ["missing", "empty"])
+def test_a_folder_without_finished_runs(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=f"{tmp_path / name}"):
+        find_groups([tmp_path / name])
