@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -58,7 +59,6 @@ def draw_all(numbers: Numbers, images_NHW: Tensor, theme: str) -> dict[str, byte
         "legend.framealpha": 0.8,
         "axes.prop_cycle": f"cycler('color', {COLOURS[theme]})",
         "figure.constrained_layout.use": True,
-        "image.cmap": "Blues" if theme == "light" else "Blues_r",
     }
     drawn = {}
     with rc_context(style):
@@ -133,7 +133,8 @@ def confusion(numbers: Numbers) -> Figure:
         axes = figure.add_subplot(
             -(-len(networks) // 2), 2, number, title=network["name"], xlabel="answer", ylabel="digit"
         )
-        axes.imshow(matrix, vmin=0, vmax=highest)
+        paper, colour = axes.get_facecolor(), axes.plot([], [])[0].get_color()
+        axes.imshow(matrix, LinearSegmentedColormap.from_list("", [paper, colour]), vmin=0, vmax=highest)
         for row, column in zip(*np.nonzero(matrix >= 0.05), strict=True):
             shade = axes.images[0].cmap(matrix[row, column] / max(highest, 1e-9))
             ink = "black" if np.dot(shade[:3], (0.3, 0.6, 0.1)) > 0.5 else "white"
