@@ -5,13 +5,14 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import Namespace
-from jsonargparse.typing import NonNegativeFloat, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar, Timer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -23,10 +24,11 @@ from src.errors import UserError
 from src.inference import import_network, imported_network, write_predictions
 from src.models import Classifier, LossAndAccuracy
 from src.training.callbacks import Curves, Progress, RunSummary, describe_result
-from src.training.checkpoints import CheckedCheckpointIO, load_checkpoint
+from src.training.checkpoints import PREVIOUS, CheckedCheckpointIO, load_checkpoint
 from src.training.logger import RunLogger
 from src.training.randomness import RandomState
 from src.training.runs import SEED, SURROUNDINGS, Run, differences, find_runs, recipe
+from src.training.stopping import Interrupted, Stopping
 
 PROGRAM = "python -m src"
 
@@ -157,6 +159,15 @@ class CLI(LightningCLI):
                 metavar="RUN|auto",
                 help="Go on with a run that was cut, in its folder; auto: the newest of this config, else a new run.",
             )
+            parser.add_argument(
+                "--save_every_n_steps", type=NonNegativeInt, default=0, help="Save inside an epoch; 0 doesn't."
+            )
+            parser.add_argument(
+                "--save_every_n_minutes",
+                type=NonNegativeFloat,
+                default=0.0,
+                help="Save inside an epoch too; 0 doesn't.",
+            )
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -169,7 +180,7 @@ class CLI(LightningCLI):
             raise UserError(f"--seed_everything is {given.seed_everything}; it must be 0 … {2**32 - 1}.")
         if self.config.subcommand == "fit" and given.resume and (run := self._run_to_resume(given)):
             self.run = run
-            args = self._arguments_of(run, sys.argv[1:] if args is None else list(args))
+            args = self._arguments_of(run, given.resume, sys.argv[1:] if args is None else list(args))
             super().parse_arguments(parser, args)
             given = self.config.fit
             if changed := differences(self._settings(given, SURROUNDINGS), recipe(run.config, SURROUNDINGS)):
@@ -212,15 +223,27 @@ class CLI(LightningCLI):
         chosen = os.environ.get(CHOSEN_RUN)
         return Run(Path(chosen)) if chosen else None
 
-    def _arguments_of(self, run: Run, args: list[str]) -> list[str]:
-        """The command line with the settings of `run` before all others, and its last checkpoint."""
+    def _arguments_of(self, run: Run, resume: str, args: list[str]) -> list[str]:
+        """The command line with the settings of `run` before all others, and the checkpoint to go on from."""
         if run.is_finished:
             test = run.results["test"]
             print(f"{run.folder} is finished: {describe_result(run.results['model'], 'test', test)}.")
             raise SystemExit(0)
+        if run.config["trainer"]["max_steps"] not in (None, -1):
+            raise UserError("A training with --trainer.max_steps can't be resumed exactly, one with max_epochs can.")
+        checkpoint = Path(resume) if Path(resume).is_file() else run.checkpoint
+        previous = run.checkpoint.with_name(PREVIOUS)
+        if resume == "auto" and checkpoint.is_file():
+            try:
+                load_checkpoint(checkpoint)
+            except UserError as error:
+                load_checkpoint(previous)
+                print(f"{error}\nGoing on from the one before: {previous}", file=sys.stderr)
+                checkpoint = previous
         command = args.index("fit") + 1
         args = [*args[:command], "--config", str(run.folder / "config.yaml"), *args[command:]]
-        return [*args, "--ckpt_path", str(run.checkpoint)] if run.checkpoint.is_file() else args
+        # Cut before its first checkpoint, it starts from the beginning, in its folder.
+        return [*args, "--ckpt_path", str(checkpoint)] if checkpoint.is_file() else args
 
     def _parse_ckpt_path(self) -> None:
         """Replaced by `parse_arguments`: Lightning lets the checkpoint overrule the command line, and import."""
@@ -242,7 +265,8 @@ class CLI(LightningCLI):
             callbacks.append(Progress())
         if self.subcommand == "fit":
             timer = Timer()
-            callbacks += [timer, RandomState(), Curves(), RunSummary(timer)]
+            stopping = Stopping(self.config.fit.save_every_n_steps, self.config.fit.save_every_n_minutes)
+            callbacks += [timer, RandomState(), Curves(), RunSummary(timer), stopping]
             if config.enable_checkpointing is not False and not _has(given, Checkpoint):
                 callbacks += self._checkpoints()
             if config.logger in (None, True):
@@ -374,6 +398,9 @@ def saved_settings(ckpt_path: str, named: Namespace | None) -> dict[str, Any]:
         raise UserError(f"{ckpt_path} doesn't say which network it holds: name it with --model.")
     if named and imported_network(named.class_path) is not imported_network(class_path):
         raise UserError(f"{ckpt_path} holds {_short(class_path)}, not {_short(named.class_path)}.")
+    for inner in _class_paths(network):
+        if inner.rpartition(".")[0] not in sys.modules:
+            raise UserError(f"{ckpt_path} names {inner}, of a module that is not imported: it is refused.")
     if imported_network(class_path) is None:
         raise UserError(f"{ckpt_path} holds {class_path}. If you trust that module, name it: --model {class_path}")
     data = {
@@ -386,6 +413,17 @@ def saved_settings(ckpt_path: str, named: Namespace | None) -> dict[str, Any]:
         "seed_everything": data.pop("seed", 0),
         **{f"data.{key}": value for key, value in data.items()},
     }
+
+
+def _class_paths(value: Any) -> Iterator[str]:
+    """Every class path inside the arguments of a network, at any depth: the parser would import them."""
+    if isinstance(value, dict):
+        if "class_path" in value:
+            yield str(value["class_path"])
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for inner in value:
+            yield from _class_paths(inner)
 
 
 def _short(class_path: str) -> str:
@@ -420,7 +458,11 @@ def silence_noise() -> None:
 
 
 def main(args: ArgsType = None) -> int:
-    """Run the command line. Returns: the exit code, 0 or 1; ends with 2 where the command line is wrong."""
+    """Run the command line.
+
+    Returns:
+        The exit code: 0, 1 for an error, 128 + the number of a signal. Ends with 2 where the command line is wrong.
+    """
     silence_noise()
     try:
         CLI(
@@ -432,6 +474,11 @@ def main(args: ArgsType = None) -> int:
             auto_configure_optimizers=False,
             args=args,
         )
+    except Interrupted as interrupted:
+        if rank_zero_only.rank:  # type: ignore[attr-defined]
+            return 0  # Lightning kills the first process where another ends with an error
+        print(f"\n{interrupted}", file=sys.stderr)
+        return interrupted.exit_code
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130

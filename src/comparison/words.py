@@ -36,8 +36,8 @@ def sentences(pair: dict[str, Any], difference: Difference, a: dict[str, Any], b
     else:
         headline = f"{names}: cannot tell which is better."
         reason = (
-            f"With other seeds, {a['name']} makes {span} more errors (95 % interval, on these test images): no order is "
-            f"shown, nor that less than {margin:g} lie between them. That isn't to say that they are equal."
+            f"With other seeds, {a['name']} makes {span} more errors (95 % interval, on these test images): no order "
+            f"is shown, nor that less than {margin:g} lie between them. That isn't to say that they are equal."
         )
     return [headline, reason, _other_images(pair["verdict"], images, margin), recipes]
 

@@ -1,26 +1,44 @@
 """Checkpoints as data: written whole or not at all, checked before they are read, never run."""
 
 import io
+import os
 import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from packaging.version import Version
 
 from src.errors import UserError
 from src.files import replace_when_whole
 
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
 
 class CheckedCheckpointIO(TorchCheckpointIO):
-    """Saves to a temporary file in the same folder, syncs and renames it; loads with `load_checkpoint`."""
+    """Saves to a temporary file in the same folder, syncs and renames it; loads with `load_checkpoint`.
+
+    The checkpoint that ``last.ckpt`` replaces stays beside it, as ``previous.ckpt``.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replace_when_whole(path) as file:
-            torch.save(checkpoint, file)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replace_when_whole(path) as file:
+                torch.save(checkpoint, file)
+                if path.name == LAST and path.exists():
+                    spare = path.with_name(f".{PREVIOUS}.part")
+                    spare.unlink(missing_ok=True)
+                    os.link(path, spare)
+                    spare.replace(path.with_name(PREVIOUS))
+        except (OSError, RuntimeError) as error:  # torch turns the one into the other
+            reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:200]
+            kept = f" {path} is the one before." if path.exists() else ""
+            raise UserError(f"A checkpoint can't be written to {path.parent}: {reason}.{kept}") from None
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return load_checkpoint(path)
@@ -46,6 +64,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"The checkpoint {path} is empty or damaged. Take an earlier one, or train again.") from None
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of Lightning.")
+    written_by = str(checkpoint.get("pytorch-lightning_version", "0"))
+    if Version(written_by).release[:2] > Version(lightning.__version__).release[:2]:
+        raise UserError(f"{path} was written by lightning {written_by}, newer than the {lightning.__version__} here.")
     return checkpoint
 
 

@@ -22,6 +22,8 @@ SURROUNDINGS = frozenset(
         "config",
         "ckpt_path",
         "resume",
+        "save_every_n_steps",
+        "save_every_n_minutes",
         "data.data_dir",
         "trainer.default_root_dir",
         "trainer.enable_progress_bar",
