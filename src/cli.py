@@ -40,6 +40,7 @@ COMMANDS = {
     "compare": "Compare networks by all their runs: a report with a verdict and error bars.",
 }
 
+NAME_A_NETWORK = "Name a network: --config configs/lenet5.yaml, or --model LeNet5"
 CHOSEN_RUN = "RESUMED_RUN"  # environment variable: what --resume auto chose, for the processes of the other devices
 
 # Settings that may differ from those of the training: they don't change what is computed.
@@ -197,7 +198,7 @@ class CLI(LightningCLI):
         elif self.config.subcommand != "fit":
             raise UserError("Name a checkpoint: --ckpt_path lightning_logs/lenet5/version_0/checkpoints/last.ckpt")
         elif given.model is None:
-            raise UserError("Name a network: --config configs/lenet5.yaml, or --model LeNet5")
+            raise UserError(NAME_A_NETWORK)
 
     def _settings(self, config: Namespace, ignore: frozenset[str]) -> dict[str, Any]:
         return recipe(yaml.safe_load(self._parser("fit").dump(config, skip_none=False)), ignore)
@@ -213,6 +214,8 @@ class CLI(LightningCLI):
                 raise UserError(f"{given.resume} is not a run: there is no {run.folder / 'config.yaml'}.")
             return run
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            if given.model is None:
+                raise UserError(NAME_A_NETWORK)
             settings = self._settings(given, SURROUNDINGS)
             cut = [
                 run
@@ -446,6 +449,7 @@ def silence_noise() -> None:
         r".*LeafSpec.* is deprecated",  # between Lightning and torch
         r".*torch.jit.trace.* is deprecated",  # TensorBoard has no other way to a graph
         r".*smaller than the logging interval",  # nothing here is logged by steps
+        r"Checkpoint directory .* exists and is not empty",  # that of the run that is resumed
         r".*callbacks used to create the checkpoint need to be provided",  # those of training, in a test
         # Reduced over the devices already, or the same on all of them.
         r".*self.log\('((train|val|test)_(loss|accuracy)|epoch_seconds|learning_rate)', ..., sync_dist=True",

@@ -40,7 +40,8 @@ def random_states(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
 
 def last_epoch(run: Path, epoch: int) -> dict[str, float]:
     curves = json.loads((run / "results.json").read_text())["curves"]
-    return {f"{name} {tag}": curves[tag][name][str(epoch)] for tag in curves for name in ("train", "validation")}
+    tags = ("accuracy", "loss")
+    return {f"{name} {tag}": curves[tag][name][str(epoch)] for tag in tags for name in ("train", "validation")}
 
 
 @pytest.mark.parametrize("model", ["LeNet5", "CNN"])

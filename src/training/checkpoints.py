@@ -35,8 +35,10 @@ class CheckedCheckpointIO(TorchCheckpointIO):
                     spare.unlink(missing_ok=True)
                     os.link(path, spare)
                     spare.replace(path.with_name(PREVIOUS))
-        except (OSError, RuntimeError) as error:  # torch turns the one into the other
-            reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:200]
+        except (OSError, RuntimeError) as error:
+            # torch, closing the archive that could not be written, hides the reason behind one of its own.
+            cause = error if isinstance(error, OSError) else error.__context__
+            reason = cause.strerror if isinstance(cause, OSError) else " ".join(str(error).split())[:200]
             kept = f" {path} is the one before." if path.exists() else ""
             raise UserError(f"A checkpoint can't be written to {path.parent}: {reason}.{kept}") from None
 

@@ -1,0 +1,316 @@
+"""A training that is stopped, killed, or runs out of disk goes on in its folder and ends as if nothing had happened."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from src.training.checkpoints import load_checkpoint
+from src.training.stopping import Stopping
+from tests.conftest import ROOT, RunCLI
+from tests.test_distributed import finish, processes, run
+from tests.test_resume import assert_identical
+
+SHORT = (
+    "--trainer.max_epochs=2",
+    "--trainer.limit_train_batches=8",
+    "--trainer.limit_val_batches=2",
+    "--trainer.limit_test_batches=2",
+)
+
+Stop = Callable[[int, signal.Signals], None]
+
+
+@pytest.fixture
+def stop(monkeypatch: pytest.MonkeyPatch) -> Stop:
+    """Send this process a signal during a step of the next training."""
+    end_of_step: Any = Stopping.on_train_batch_end
+
+    def send(step: int, number: signal.Signals) -> None:
+        def on_train_batch_end(self: Stopping, trainer: Trainer, *args: Any) -> None:
+            if trainer.global_step == step:
+                os.kill(os.getpid(), number)
+            end_of_step(self, trainer, *args)
+
+        monkeypatch.setattr(Stopping, "on_train_batch_end", on_train_batch_end)
+
+    return send
+
+
+def curves(run: Path) -> dict[str, Any]:
+    found = json.loads((run / "results.json").read_text())["curves"]
+    return {tag: found[tag] for tag in ("accuracy", "loss")}
+
+
+def assert_same_run(whole: Path, resumed: Path) -> None:
+    assert_identical(whole / "checkpoints" / "last.ckpt", resumed / "checkpoints" / "last.ckpt")
+    assert curves(whole) == curves(resumed)
+    first, second = (json.loads((run / "results.json").read_text())["test"] for run in (whole, resumed))
+    assert first == second
+
+
+@pytest.mark.parametrize("model", ["LeNet5", "CNN"])
+def test_stopped_five_times(cli: RunCLI, stop: Stop, model: str, tmp_path: Path) -> None:
+    command = ("fit", f"--model={model}", *SHORT)
+    whole = cli(*command).run
+    # After step 8 comes the validation: the epoch is finished first. The last epoch ends with step 16.
+    for step, number, saved_at in (
+        (3, signal.SIGINT, 3),
+        (7, signal.SIGTERM, 7),
+        (8, signal.SIGTERM, 8),
+        (12, signal.SIGINT, 12),
+        (16, signal.SIGTERM, 16),
+    ):
+        stop(step, number)
+        outcome = cli(*command, "--resume=auto")
+        assert outcome.code == 128 + number
+        folder = whole.with_name("version_1")
+        assert f"after step {saved_at}. Go on with: python -m src fit --resume {folder}\n" in outcome.err
+        assert load_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == saved_at
+        assert not (folder / "results.json").exists()
+    stop(0, signal.SIGINT)
+    outcome = cli("fit", f"--resume={folder}")
+    assert outcome.code == 0, outcome.err
+    assert f"Going on with {folder}" in outcome.out
+    assert_same_run(whole, folder)
+    for name in ("train", "validation", "test"):  # no gap, no double point, no second run
+        events = EventAccumulator(str(folder / name))
+        events.Reload()
+        points = curves(folder)["loss"][name]
+        assert [(str(event.step), event.value) for event in events.Scalars("loss")] == [
+            (epoch, pytest.approx(value)) for epoch, value in points.items()
+        ]
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["version_0", "version_1"]
+
+    again = cli("fit", f"--resume={folder}")
+    assert again.code == 0
+    assert f"{folder} is finished: {model}: test accuracy" in again.out
+
+
+def test_resumed_time_is_that_of_the_whole_training(cli: RunCLI, stop: Stop) -> None:
+    stop(3, signal.SIGTERM)
+    folder = Path(cli("fit", "--model=LeNet5", *SHORT, "--resume=auto").err.split()[-1])
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["callbacks"]["Timer"]["time_elapsed"]["train"] = 1000.0
+    torch.save(saved, checkpoint)
+    stop(0, signal.SIGTERM)
+    assert cli("fit", f"--resume={folder}").code == 0
+    assert 1000 < json.loads((folder / "results.json").read_text())["train_seconds"] < 1100
+
+
+def test_saves_inside_an_epoch_where_asked_to(cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    save: Any = Trainer.save_checkpoint
+
+    def record(self: Trainer, path: Path, *args: Any, **kwargs: Any) -> None:
+        saved.append(self.global_step)
+        save(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", record)
+    assert cli("fit", "--model=LeNet5", *SHORT, "--save_every_n_steps=3").code == 0
+    assert saved == [3, 6, 8, 9, 12, 15, 16]
+
+
+def test_other_settings_are_refused(cli: RunCLI, stop: Stop) -> None:
+    stop(3, signal.SIGTERM)
+    folder = Path(cli("fit", "--model=LeNet5", *SHORT).err.split()[-1])
+    for setting in ("--model=CNN", "--data.batch_size=64", "--trainer.max_epochs=3", "--seed_everything=1"):
+        outcome = cli("fit", f"--resume={folder}", setting)
+        assert outcome.code == 1
+        assert "was started with other settings" in outcome.err
+        assert setting.partition("=")[0].strip("-") in outcome.err
+    assert (
+        "version_1" in cli("fit", "--model=LeNet5", *SHORT, "--resume=auto", "--seed_everything=1").err
+    )  # another run
+
+
+def test_auto_takes_the_checkpoint_before_a_damaged_one_and_says_so(cli: RunCLI, stop: Stop) -> None:
+    whole = cli("fit", "--model=LeNet5", *SHORT).run
+    stop(12, signal.SIGTERM)
+    folder = Path(cli("fit", "--model=LeNet5", *SHORT, "--resume=auto").err.split()[-1])
+    last, previous = folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / "previous.ckpt"
+    assert load_checkpoint(previous)["global_step"] == 8
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 4
+    last.write_bytes(content)
+    stop(0, signal.SIGTERM)
+    named = cli("fit", f"--resume={folder}")
+    assert named.code == 1
+    assert f"{last} is empty or damaged" in named.err
+    outcome = cli("fit", "--model=LeNet5", *SHORT, "--resume=auto")
+    assert outcome.code == 0, outcome.err
+    assert f"{last} is empty or damaged" in outcome.err
+    assert f"Going on from the one before: {previous}" in outcome.err
+    assert_same_run(whole, folder)
+
+
+def test_a_run_without_a_checkpoint_starts_anew_in_its_folder(cli: RunCLI, stop: Stop) -> None:
+    whole = cli("fit", "--model=LeNet5", *SHORT).run
+    stop(3, signal.SIGTERM)
+    folder = Path(cli("fit", "--model=LeNet5", *SHORT, "--resume=auto").err.split()[-1])
+    (folder / "checkpoints" / "last.ckpt").unlink()
+    stop(0, signal.SIGTERM)
+    assert cli("fit", f"--resume={folder}").code == 0
+    assert_same_run(whole, folder)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--resume=no/such/run",), "no/such/run is not a run: there is no no/such/run/config.yaml."),
+        (("--resume=auto",), "Name a network"),
+        (("--model=LeNet5", "--resume=auto", "--ckpt_path=x.ckpt"), "give one of them"),
+    ],
+)
+def test_what_can_not_be_resumed(cli: RunCLI, args: tuple[str, ...], message: str) -> None:
+    outcome = cli("fit", *args)
+    assert outcome.code == 1
+    assert message in outcome.err
+
+
+def test_max_steps_is_refused(cli: RunCLI, stop: Stop) -> None:
+    stop(3, signal.SIGTERM)
+    folder = Path(cli("fit", "--model=LeNet5", *SHORT, "--trainer.max_steps=9").err.split()[-1])
+    outcome = cli("fit", f"--resume={folder}")
+    assert (outcome.code, "max_steps can't be resumed exactly" in outcome.err) == (1, True)
+
+
+def test_a_run_in_progress_is_left_alone(cli: RunCLI, stop: Stop) -> None:
+    stop(3, signal.SIGTERM)
+    folder = Path(cli("fit", "--model=LeNet5", *SHORT).err.split()[-1])
+    hold = (
+        "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX); print('held'); input()"
+    )
+    command = [sys.executable, "-c", hold, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout and holder.stdin
+        assert holder.stdout.readline() == "held\n"
+        before = (folder / "checkpoints" / "last.ckpt").read_bytes()
+        outcome = cli("fit", f"--resume={folder}")
+        holder.stdin.write("\n")
+    assert outcome.code == 1
+    assert f"{folder} is being trained by another process." in outcome.err
+    assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize("model", ["LeNet5", "CNN"])
+def test_a_loss_that_is_no_number_ends_the_run(cli: RunCLI, model: str) -> None:
+    outcome = cli("fit", f"--model={model}", "--model.lr=1e18", *SHORT)
+    assert outcome.code == 1
+    assert "The loss is no number any more: epoch 1, step 2, learning rate 1e+18." in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+# --- Real processes ------------------------------------------------------------------------------------
+
+
+def test_killed_inside_a_write_keeps_the_checkpoint_before(tmp_path: Path) -> None:
+    script = """
+import os, signal, sys, torch
+from src.training.checkpoints import CheckedCheckpointIO
+path = sys.argv[1]
+CheckedCheckpointIO().save_checkpoint({"state_dict": {"w": torch.zeros(100_000)}}, path)
+os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)  # all is written, nothing renamed
+CheckedCheckpointIO().save_checkpoint({"state_dict": {"w": torch.ones(100_000)}}, path)
+"""
+    path = tmp_path / "last.ckpt"
+    killed = subprocess.run([sys.executable, "-c", script, str(path)], cwd=ROOT, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert not load_checkpoint(path)["state_dict"]["w"].any()
+    assert (tmp_path / ".last.ckpt.part").exists()
+
+
+def test_full_disk_keeps_the_checkpoint_before(cli: RunCLI, stop: Stop, tmp_path: Path) -> None:
+    stop(3, signal.SIGTERM)
+    folder = Path(cli("fit", "--model=LeNet5", *SHORT).err.split()[-1])
+    last = folder / "checkpoints" / "last.ckpt"
+    before = last.read_bytes()
+    # No file may grow beyond 2 MB: the disk is full in the middle of the next checkpoint.
+    fit = f"ulimit -f 2048; exec {sys.executable} -m src fit --resume {folder}"
+    failed = subprocess.run(["bash", "-c", fit], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert failed.returncode == 1
+    (line,) = [line for line in failed.stderr.splitlines() if "error:" in line]
+    assert line.endswith(f"A checkpoint can't be written to {last.parent}: File too large. {last} is the one before.")
+    assert "Traceback" not in failed.stderr
+    assert last.read_bytes() == before
+    assert {path.name for path in last.parent.iterdir()} <= {"last.ckpt", "previous.ckpt"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["LeNet5", "CNN"])
+def test_killed_at_twenty_random_moments(tmp_path: Path, model: str) -> None:
+    settings = (
+        "fit",
+        f"--model={model}",
+        *SHORT[1:],
+        "--trainer.max_epochs=8",
+        "--save_every_n_steps=1",
+        "--resume=auto",
+    )
+    whole, killed = (f"--trainer.default_root_dir={tmp_path / name}" for name in ("whole", "killed"))
+    finish(run(tmp_path, *settings, whole))
+    folder = tmp_path / "killed" / "lightning_logs" / model.lower() / "version_0"
+    moments = random.Random(0)
+    kills = 0
+    while kills < 20:
+        process = run(tmp_path, *settings, killed)
+        while process.poll() is None and not (folder / "config.yaml").exists():
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.5) if kills == 0 else moments.uniform(3, 7))  # start-up takes most of it
+        process.kill()
+        process.communicate()
+        kills += 1
+        if (folder / "results.json").exists():
+            break
+        if (folder / "checkpoints" / "last.ckpt").exists():
+            load_checkpoint(folder / "checkpoints" / "last.ckpt")
+    finish(run(tmp_path, *settings, killed))
+    assert kills > 5
+    assert_same_run(tmp_path / "whole" / "lightning_logs" / model.lower() / "version_0", folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to_worker", [False, True])
+def test_signal_to_any_process_ends_all_and_two_processes_resume_exactly(tmp_path: Path, to_worker: bool) -> None:
+    settings = ("fit", "--model=CNN", *SHORT, "--trainer.limit_train_batches=40", *processes(2), "--resume=auto")
+    whole, cut = (f"--trainer.default_root_dir={tmp_path / name}" for name in ("whole", "cut"))
+    finish(run(tmp_path, *settings, whole))
+    process = run(tmp_path, *settings, cut)
+    folder = tmp_path / "cut" / "lightning_logs" / "cnn" / "version_0"
+    while not list(folder.glob("train")) and not list(folder.glob("events*")):
+        time.sleep(0.05)
+    time.sleep(2)
+    worker = int(subprocess.check_output(["pgrep", "-P", str(process.pid), "-f", "src fit"], text=True).split()[0])
+    os.kill(worker if to_worker else process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 143, output
+    assert output.count("Go on with: python -m src fit --resume") == 1
+    assert not Path(f"/proc/{worker}").exists()
+    finish(run(tmp_path, *settings, cut))
+    assert_same_run(tmp_path / "whole" / "lightning_logs" / "cnn" / "version_0", folder)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_ends_the_others(tmp_path: Path) -> None:
+    process = run(tmp_path, "fit", "--model=CNN", f"--trainer.default_root_dir={tmp_path}", *processes(2))
+    folder = tmp_path / "lightning_logs" / "cnn" / "version_0"
+    while not list(folder.glob("events*")):
+        time.sleep(0.05)
+    time.sleep(2)
+    worker = int(subprocess.check_output(["pgrep", "-P", str(process.pid), "-f", "src fit"], text=True).split()[0])
+    os.kill(worker, signal.SIGKILL)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert str(worker) in output or "error" in output
