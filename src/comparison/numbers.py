@@ -92,7 +92,7 @@ def _network(
         ],
         "errors": _summary(errors),
         "published_errors": published if epochs == results[0]["epochs"] else None,
-        "train_seconds": _summary([result["train_seconds"] for result in results]),
+        "train_seconds": _median_and_range([result["train_seconds"] for result in results]),
         "epoch_seconds": _median_epoch(results),
         "confusion": np.mean(
             [
@@ -119,6 +119,10 @@ def _summary(values: Any) -> dict[str, float | None]:
     mean, sd = values_S.mean(), values_S.std(ddof=1)
     half = stats.t.ppf((1 + statistics.LEVEL) / 2, len(values_S) - 1) * sd / np.sqrt(len(values_S))
     return {"mean": float(mean), "sd": float(sd), "low": float(mean - half), "high": float(mean + half)}
+
+
+def _median_and_range(values: list[float]) -> dict[str, float]:
+    return {"median": float(np.median(values)), "low": min(values), "high": max(values)}
 
 
 def _median_epoch(results: list[dict[str, Any]]) -> float:

@@ -56,7 +56,7 @@ def table(report: dict[str, Any]) -> str:
                 str(network["epochs"]),
                 str(len(network["runs"])),
                 _mean_sd(network["errors"], 1),
-                _duration(network["train_seconds"]["mean"]),
+                _duration(network["train_seconds"]["median"]),
                 f"{latency:.0f} µs",
             ]
         )
