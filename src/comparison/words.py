@@ -27,6 +27,7 @@ def sentences(pair: dict[str, Any], difference: Difference, a: dict[str, Any], b
         nearest, farthest = sorted((abs(seeds.low), abs(seeds.high)))
         headline = f"{better} is better than {worse}, by {abs(difference.mean):.1f} images in 10,000."
         reason = f"With other seeds, {nearest:.1f} to {farthest:.1f} (95 % interval, on these test images)."
+        images = images if difference.mean > 0 else Interval(-images.high, -images.low)  # in favour of the better
     elif pair["verdict"] == SAME:
         headline = f"{names}: no difference that matters."
         reason = (
