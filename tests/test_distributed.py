@@ -61,10 +61,10 @@ def checkpoint(cli: RunCLI) -> Path:
     return outcome.run / "checkpoints" / "last.ckpt"
 
 
-def test_validation_is_the_same_on_1_2_and_3_devices(checkpoint: Path, tmp_path: Path, alone: Alone) -> None:
+def test_validation_is_the_same_on_1_to_4_devices(checkpoint: Path, tmp_path: Path, alone: Alone) -> None:
     command = ("validate", f"--ckpt_path={checkpoint}")
     expected = alone(*command)
-    for devices in (2, 3):
+    for devices in (2, 3, 4):
         record = tmp_path / str(devices)
         output = finish(run(record, *command, *processes(devices), RECORDER))
         assert output.count("errors in 4,999 images") == 1  # told by one process
@@ -90,24 +90,24 @@ def test_test_and_predictions_are_the_same_on_1_and_3_devices(checkpoint: Path, 
     assert [pair for pair in pairs if pair[0] != pytest.approx(pair[1], abs=2e-6)] == []
 
 
-def test_training_is_the_same_on_1_2_and_3_devices(tmp_path: Path, alone: Alone) -> None:
+@pytest.mark.parametrize("devices", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
+def test_training_is_the_same_on_any_number_of_devices(tmp_path: Path, alone: Alone, devices: int) -> None:
     """In double precision, where rounding can't hide a difference: 32 images on 3 devices are 10, 11 and 11."""
     steps = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=100", "--trainer.limit_val_batches=20")
     settings = ("--trainer.precision=64-true", "--data.batch_size=32", *steps, "--trainer.limit_test_batches=1")
     expected = alone("fit", "--config=configs/lenet5.yaml", *settings)
-    for devices in (2, 3):
-        record = tmp_path / str(devices)
-        root = f"--trainer.default_root_dir={record}"
-        several = ("--config=configs/ddp.yaml", "--trainer.accelerator=cpu") if devices == 2 else processes(devices)
-        finish(run(record, "fit", "--config=configs/lenet5.yaml", *several, *settings, root, RECORDER))
-        assert [path.name for path in (record / "lightning_logs" / "lenet5").iterdir()] == ["version_0"]
-        ranks = recorded(record)
-        assert len({rank["random"] for rank in ranks}) == devices  # own dropout masks
-        for rank in ranks:
-            assert rank["weights"] == ranks[0]["weights"]
-            assert rank["weights"] == pytest.approx(expected["weights"], rel=1e-10)
-            for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
-                assert rank[name] == pytest.approx(expected[name], rel=1e-6), name
+    record = tmp_path / str(devices)
+    root = f"--trainer.default_root_dir={record}"
+    several = ("--config=configs/ddp.yaml", "--trainer.accelerator=cpu") if devices == 2 else processes(devices)
+    finish(run(record, "fit", "--config=configs/lenet5.yaml", *several, *settings, root, RECORDER))
+    assert [path.name for path in (record / "lightning_logs" / "lenet5").iterdir()] == ["version_0"]
+    ranks = recorded(record)
+    assert len({rank["random"] for rank in ranks}) == devices  # own dropout masks
+    for rank in ranks:
+        assert rank["weights"] == ranks[0]["weights"]
+        assert rank["weights"] == pytest.approx(expected["weights"], rel=1e-10)
+        for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
+            assert rank[name] == pytest.approx(expected[name], rel=1e-6), name
 
 
 def test_torchrun_trains_on_two_nodes(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Trains what a comparison lacks, one run after the other, each in a process of its own."""
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from src.comparison.groups import Group, LeftOut, find_group
 from src.errors import UserError
 from src.files import replace_when_whole
+from src.training.stopping import Interrupted
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ def train_missing(planned: list[Trainings]) -> None:
         print(f"\nRun {number} of {len(wanted)}: {trainings.name}, seed {seed}{_time_left(wanted)}", flush=True)
         command = [sys.executable, "-m", "src", "fit", "--config", trainings.config]
         code = _run([*command, "--seed_everything", str(seed), "--resume", "auto"])
+        if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+            raise Interrupted(code - 128, "Finished runs are kept; the same command goes on.")
         if code != 0:
             raise UserError(
                 f"The training of {trainings.name} with seed {seed} ended with exit code {code}, see above. "
@@ -80,9 +84,15 @@ def _time_left(wanted: list[tuple[int, Trainings]]) -> str:
 
 
 def _run(command: list[str]) -> int:
+    """Run a training to its end, or until it has saved itself on a signal."""
     with subprocess.Popen(command) as process:
+        # Ctrl-C reaches both processes, SIGTERM only this one.
+        handlers = {
+            signal.SIGINT: signal.signal(signal.SIGINT, lambda number, frame: None),
+            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number)),
+        }
         try:
             return process.wait()
-        except KeyboardInterrupt:
-            process.wait()  # it got the signal too, and saves
-            raise
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)

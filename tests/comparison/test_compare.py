@@ -98,6 +98,29 @@ def test_trains_each_config_with_each_seed_in_turn_and_goes_on_where_it_was_kill
         assert [json.loads((run / "results.json").read_text())["seed"] for run in runs_of(trained, width)] == [0, 1]
 
 
+def test_a_signal_lets_the_training_save_itself(mnist: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(CONFIG.format(width=0, data=mnist, folder=tmp_path).replace("30", "30000"))
+    command = [sys.executable, "-m", "src", "compare", "--train", str(tmp_path / "tiny.yaml"), "--seeds", "1"]
+    process = subprocess.Popen(
+        [*command, "--output", str(tmp_path / "new")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    run = tmp_path / "lightning_logs" / "tiny" / "version_0"
+    deadline = time.monotonic() + 60
+    while not list(run.glob("events*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
+    process.terminate()
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 143, output
+    assert f"Go on with: python -m src fit --resume {run}\n" in output
+    assert output.endswith("Finished runs are kept; the same command goes on.\n")
+    assert (run / "checkpoints" / "last.ckpt").exists()
+
+
 def test_report_tells_the_errors_of_each_run(trained: Path) -> None:
     report = read(trained)
     assert [network["name"] for network in report["networks"]] == ["Tiny (width 0)", "Tiny (width 32)"]
