@@ -1,14 +1,10 @@
 """The command line: LightningCLI with this project's data, run folder and plain errors."""
 
-import logging
 import os
-import re
 import sys
-import warnings
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 from jsonargparse import Namespace
@@ -21,16 +17,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from src.data import MNISTDataModule
 from src.errors import UserError
-from src.inference import import_network, imported_network, write_predictions
+from src.inference import import_network, write_predictions
+from src.messages import PROGRAM, Parser, silence_noise
 from src.models import Classifier, LossAndAccuracy
+from src.settings import refuse_contradictions, saved_settings, short_name
 from src.training.callbacks import Curves, Progress, RunSummary, describe_result
 from src.training.checkpoints import PREVIOUS, CheckedCheckpointIO, load_checkpoint
 from src.training.logger import RunLogger
 from src.training.randomness import RandomState
 from src.training.runs import SEED, SURROUNDINGS, Run, differences, find_runs, recipe
 from src.training.stopping import Interrupted, Stopping
-
-PROGRAM = "python -m src"
 
 COMMANDS = {
     "fit": "Train a network, then test its last weights.",
@@ -43,57 +39,12 @@ COMMANDS = {
 NAME_A_NETWORK = "Name a network: --config configs/lenet5.yaml, or --model LeNet5"
 CHOSEN_RUN = "RESUMED_RUN"  # environment variable: what --resume auto chose, for the processes of the other devices
 
-# Settings that may differ from those of the training: they don't change what is computed.
-FREE_SETTINGS = {"data.data_dir", "data.batch_size"}
-
-
-class Parser(LightningArgumentParser):
-    """A parser that says what is wrong in a line or two, without a page of usage."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)  # a misspelt option is an error, not a guess
-        self.reading = ""
-
-    def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Namespace:
-        self.reading = f"{cfg_path}: "
-        settings = super().parse_path(cfg_path, *args, **kwargs)
-        self.reading = ""
-        return settings
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        parser = getattr(ex, "subcommand_parser", None) or self
-        program = parser.prog.replace(" [options]", "") if parser.prog.startswith(PROGRAM) else f"{PROGRAM} fit"
-        print(f"error: {self.reading}{condense(message)}\nSee: {program} --help", file=sys.stderr)
-        raise SystemExit(2)
-
-
-def condense(message: str) -> str:
-    """Say in one line what jsonargparse says in a paragraph."""
-    if limit := re.search(
-        r'Parser key "(\S+)":\s+Not of type \w+: (\S+) does not conform to restriction v(\S+)', message
-    ):
-        return f"--{limit[1]} {limit[2]} is not valid: it must be {limit[3]}."
-    key = re.search(r'Parser key "([^"]+)"', message)
-    value = re.search(r"(?:Given|Got) value: (.*)", message)
-    if not key or not value:
-        return " ".join(re.sub(r'Parser key "([^"]+)"', r"--\1", message).split())
-    if key[1] == "model":
-        if nested := re.match(r"NestedArg\(key='([^']+)'", value[1]):
-            return f"--model.{nested[1]} needs a network: name one with --model."
-        reason = re.search(r"No module named .*|is abstract", message)
-        return (
-            f"{value[1]} is not a network{f' ({reason[0]})' if reason else ''}. "
-            "Choose LeNet5 or CNN, or name your own subclass of src.models.Classifier as module.Class."
-        )
-    types = " or ".join(dict.fromkeys(re.findall(r"Expected an? <class '([\w.]+)'>", message)))
-    return f"--{key[1]} {value[1]} is not valid{': expected ' + types if types else ''}."
-
 
 class CLI(LightningCLI):
-    """``fit``, ``validate``, ``test`` and ``predict`` for any subclass of `Classifier`, on MNIST.
+    """``fit``, ``validate``, ``test``, ``predict`` and ``compare`` for any subclass of `Classifier`, on MNIST.
 
     A run of ``fit`` gets a folder of its own, ends with the test of its last weights and writes
-    results.json. The other commands take the network and the data settings from the checkpoint.
+    results.json. ``compare`` reads such runs. The others take network and data settings from the checkpoint.
     """
 
     run: Run | None = None  # the one that `fit --resume` goes on with
@@ -357,7 +308,7 @@ class CLI(LightningCLI):
             if fit.model is None:
                 raise UserError(f"{path} names no network.")
             settings = self._settings(fit, SEED | SURROUNDINGS)
-            planned.append(Trainings(path, _short(fit.model.class_path), settings, _runs_folder(fit), given.seeds))
+            planned.append(Trainings(path, short_name(fit.model.class_path), settings, _runs_folder(fit), given.seeds))
         compare(
             [Path(folder) for folder in given.folders],
             planned,
@@ -376,7 +327,9 @@ class CLI(LightningCLI):
 
 def _runs_folder(settings: Namespace) -> Path:
     """Where the runs of that network lie."""
-    return Path(settings.trainer.default_root_dir or ".", "lightning_logs", _short(settings.model.class_path).lower())
+    return Path(
+        settings.trainer.default_root_dir or ".", "lightning_logs", short_name(settings.model.class_path).lower()
+    )
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -385,80 +338,6 @@ def _as_list(value: Any) -> list[Any]:
 
 def _has(callbacks: list[Callback], kind: type[Callback]) -> bool:
     return any(isinstance(callback, kind) for callback in callbacks)
-
-
-def saved_settings(ckpt_path: str, named: Namespace | None) -> dict[str, Any]:
-    """The network and data settings that a checkpoint was made with, as defaults for the parser.
-
-    Raises:
-        UserError: The file can't be used, holds another network than the one named with ``--model``,
-            or one of a module that nobody has imported: a checkpoint never causes an import.
-    """
-    checkpoint = load_checkpoint(ckpt_path)
-    network = {key: value for key, value in checkpoint.get("hyper_parameters", {}).items() if key != "_instantiator"}
-    class_path = network.pop("_class_path", named.class_path if named else None)
-    if not isinstance(class_path, str):
-        raise UserError(f"{ckpt_path} doesn't say which network it holds: name it with --model.")
-    if named and imported_network(named.class_path) is not imported_network(class_path):
-        raise UserError(f"{ckpt_path} holds {_short(class_path)}, not {_short(named.class_path)}.")
-    for inner in _class_paths(network):
-        if inner.rpartition(".")[0] not in sys.modules:
-            raise UserError(f"{ckpt_path} names {inner}, of a module that is not imported: it is refused.")
-    if imported_network(class_path) is None:
-        raise UserError(f"{ckpt_path} holds {class_path}. If you trust that module, name it: --model {class_path}")
-    data = {
-        key: value
-        for key, value in checkpoint.get("datamodule_hyper_parameters", {}).items()
-        if not key.startswith("_")
-    }
-    return {
-        "model": {"class_path": class_path, "init_args": network},
-        "seed_everything": data.pop("seed", 0),
-        **{f"data.{key}": value for key, value in data.items()},
-    }
-
-
-def _class_paths(value: Any) -> Iterator[str]:
-    """Every class path inside the arguments of a network, at any depth: the parser would import them."""
-    if isinstance(value, dict):
-        if "class_path" in value:
-            yield str(value["class_path"])
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for inner in value:
-            yield from _class_paths(inner)
-
-
-def _short(class_path: str) -> str:
-    return class_path.rpartition(".")[2]
-
-
-def refuse_contradictions(settings: Namespace, saved: dict[str, Any]) -> None:
-    """Raise a `UserError` if a setting given by the user differs from that of the checkpoint."""
-    expected = {key: value for key, value in saved.items() if key != "model"}
-    expected |= {f"model.{key}": value for key, value in saved["model"]["init_args"].items()}
-    for key, value in expected.items():
-        given = settings.get(key.replace("model.", "model.init_args.", 1))
-        if key not in FREE_SETTINGS and given != value:
-            raise UserError(f"--{key} {given} contradicts {settings.ckpt_path}, which was made with {value}.")
-
-
-def silence_noise() -> None:
-    """Hide what a user of this package can do nothing about."""
-    for message in (
-        r".*LeafSpec.* is deprecated",  # between Lightning and torch
-        r".*torch.jit.trace.* is deprecated",  # TensorBoard has no other way to a graph
-        r".*smaller than the logging interval",  # nothing here is logged by steps
-        r"Checkpoint directory .* exists and is not empty",  # that of the run that is resumed
-        r".*callbacks used to create the checkpoint need to be provided",  # those of training, in a test
-        # Reduced over the devices already, or the same on all of them.
-        r".*self.log\('((train|val|test)_(loss|accuracy)|epoch_seconds|learning_rate)', ..., sync_dist=True",
-    ):
-        warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # "No CUDA runtime": torch's timer asks
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "💡 Tip" not in record.getMessage()  # advertisements
-    )
 
 
 def main(args: ArgsType = None) -> int:

@@ -292,7 +292,7 @@ def test_signal_to_any_process_ends_all_and_two_processes_resume_exactly(tmp_pat
     while not list(folder.glob("train")) and not list(folder.glob("events*")):
         time.sleep(0.05)
     time.sleep(2)
-    worker = int(subprocess.check_output(["pgrep", "-P", str(process.pid), "-f", "src fit"], text=True).split()[0])
+    worker = int(subprocess.check_output(["pgrep", "-P", str(process.pid), "-f", "fit"], text=True).split()[0])
     os.kill(worker if to_worker else process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 143, output
@@ -309,7 +309,7 @@ def test_a_worker_that_dies_ends_the_others(tmp_path: Path) -> None:
     while not list(folder.glob("events*")):
         time.sleep(0.05)
     time.sleep(2)
-    worker = int(subprocess.check_output(["pgrep", "-P", str(process.pid), "-f", "src fit"], text=True).split()[0])
+    worker = int(subprocess.check_output(["pgrep", "-P", str(process.pid), "-f", "fit"], text=True).split()[0])
     os.kill(worker, signal.SIGKILL)
     output, _ = process.communicate(timeout=30)
     assert process.returncode != 0
