@@ -25,7 +25,7 @@ from src.training.callbacks import Curves, Progress, RunSummary, describe_result
 from src.training.checkpoints import PREVIOUS, CheckedCheckpointIO, load_checkpoint
 from src.training.logger import RunLogger
 from src.training.randomness import RandomState
-from src.training.runs import SEED, SURROUNDINGS, Run, differences, find_runs, recipe
+from src.training.runs import SEED, SURROUNDINGS, Run, differences, find_runs, has_recipe, recipe
 from src.training.stopping import Interrupted, Stopping
 
 COMMANDS = {
@@ -118,7 +118,7 @@ class CLI(LightningCLI):
                 "--save_every_n_minutes",
                 type=NonNegativeFloat,
                 default=0.0,
-                help="Save inside an epoch too; 0 doesn't.",
+                help="Save inside an epoch; 0 doesn't.",
             )
         return parser
 
@@ -171,7 +171,7 @@ class CLI(LightningCLI):
             cut = [
                 run
                 for run in find_runs(_runs_folder(given))
-                if not run.is_finished and recipe(run.config, SURROUNDINGS) == settings
+                if not run.is_finished and has_recipe(run, settings, SURROUNDINGS) and not run.is_busy
             ]
             os.environ[CHOSEN_RUN] = str(cut[-1].folder) if cut else ""
         chosen = os.environ.get(CHOSEN_RUN)
@@ -267,7 +267,7 @@ class CLI(LightningCLI):
             raise
 
     def fit(self, **kwargs: Any) -> None:
-        if self.run:
+        if self.run and self.trainer.is_global_zero:
             print(f"Going on with {self.run.folder}")
         with self._own_folder():
             self.trainer.fit(**kwargs)
@@ -302,12 +302,14 @@ class CLI(LightningCLI):
             raise UserError(f"--name {given.name!r} is not the name of a folder.")
         for class_path in given.model or []:
             import_network(class_path)
-        planned = []
+        planned: list[Trainings] = []
         for path in given.train or []:
             fit = self._parser("fit").parse_args(["--config", path])
             if fit.model is None:
                 raise UserError(f"{path} names no network.")
             settings = self._settings(fit, SEED | SURROUNDINGS)
+            if same := [one.config for one in planned if one.settings == settings]:
+                raise UserError(f"{path} trains the same as {same[0]}.")
             planned.append(Trainings(path, short_name(fit.model.class_path), settings, _runs_folder(fit), given.seeds))
         compare(
             [Path(folder) for folder in given.folders],

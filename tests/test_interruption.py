@@ -199,9 +199,11 @@ def test_a_run_in_progress_is_left_alone(cli: RunCLI, stop: Stop) -> None:
         assert holder.stdout.readline() == "held\n"
         before = (folder / "checkpoints" / "last.ckpt").read_bytes()
         outcome = cli("fit", f"--resume={folder}")
+        other = cli("fit", "--model=LeNet5", *SHORT, "--resume=auto")
         holder.stdin.write("\n")
     assert outcome.code == 1
     assert f"{folder} is being trained by another process." in outcome.err
+    assert other.err.split()[-1].endswith("version_1")  # a run of its own
     assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from src.comparison.corruptions import choose_images
 from src.comparison.cost import size, time_inference
 from src.comparison.evaluation import evaluate
-from src.comparison.groups import Group, LeftOut, data_differences, find_groups, name_apart
+from src.comparison.groups import Group, LeftOut, add, count_each_seed_once, data_differences, find_groups, name_apart
 from src.comparison.numbers import collect
 from src.comparison.report import table, write_report
 from src.comparison.trainings import Trainings, fix_number, train_missing
@@ -49,9 +49,8 @@ def compare(
         number_of_runs = fix_number(planned, output / name / "plan.json")
         train_missing(planned)
         for trainings in planned:
-            group, others = trainings.finished()
-            groups.append(group)
-            left_out |= others
+            add(groups, trainings.finished())
+    count_each_seed_once(groups, left_out)
     name_apart(groups)
     _at_least_two(groups, left_out)
 

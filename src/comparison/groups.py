@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.training.runs import Run, differences, find_runs, recipe
+from src.training.runs import Run, differences, find_runs, has_recipe, recipe
 
 LeftOut = dict[Path, str]  # run folder → why it isn't compared
 
@@ -42,27 +42,44 @@ def find_groups(folders: list[Path]) -> tuple[list[Group], LeftOut]:
             by_recipe: list[Group] = []
             for run in finished:
                 if run.results["model"] == model:
-                    _add(by_recipe, Group(model, recipe(run.config), [run]))
+                    add(by_recipe, Group(model, recipe(run.config), [run]))
             chosen = max(by_recipe, key=lambda group: len(group.runs))
-            _add(groups, chosen)
+            add(groups, chosen)
             for other in by_recipe:
                 if other is not chosen:
                     reason = f"Other settings than the most runs there: {_in_words(other.recipe, chosen.recipe)}."
                     left_out |= {run.folder: reason for run in other.runs}
-    for group in groups:
-        group.runs = _one_for_each_seed(group.runs, left_out)
     return groups, left_out
 
 
-def find_group(name: str, folder: Path, settings: dict[str, Any], seeds: range) -> tuple[Group, LeftOut]:
+def find_group(name: str, folder: Path, settings: dict[str, Any], seeds: range) -> Group:
     """The finished runs of these settings and seeds in `folder`."""
-    left_out: LeftOut = {}
-    runs = [
-        run
-        for run in find_runs(folder)
-        if _is_usable(run, {}) and recipe(run.config) == settings and run.results["seed"] in seeds
-    ]
-    return Group(name, settings, _one_for_each_seed(runs, left_out)), left_out
+    runs = find_runs(folder)
+    return Group(
+        name,
+        settings,
+        [run for run in runs if _is_usable(run, {}) and has_recipe(run, settings) and run.results["seed"] in seeds],
+    )
+
+
+def add(groups: list[Group], new: Group) -> None:
+    """Add a group, or its runs to the group of the same recipe."""
+    for group in groups:
+        if group.recipe == new.recipe:
+            group.runs += [run for run in new.runs if run not in group.runs]
+            return
+    groups.append(new)
+
+
+def count_each_seed_once(groups: list[Group], left_out: LeftOut) -> None:
+    """Keep the first run of each seed, in the order of seeds."""
+    for group in groups:
+        chosen: dict[int, Run] = {}
+        for run in group.runs:
+            first = chosen.setdefault(run.results["seed"], run)
+            if first is not run:
+                left_out[run.folder] = f"Seed {run.results['seed']} counts once, with {first.folder}."
+        group.runs = [chosen[seed] for seed in sorted(chosen)]
 
 
 def data_differences(groups: list[Group]) -> list[str]:
@@ -78,28 +95,13 @@ def _is_usable(run: Run, left_out: LeftOut) -> bool:
     try:
         if missing := NEEDED_RESULTS - run.results.keys():
             raise UserError(f"Its results.json is of another version: it has no {', '.join(sorted(missing))}.")
+        if not {"errors", "images"} <= run.results["test"].keys():
+            raise UserError("Its results.json tells no test errors.")
         recipe(run.config)
-    except UserError as error:
+    except (UserError, AttributeError) as error:
         left_out[run.folder] = str(error)
         return False
     return True
-
-
-def _add(groups: list[Group], new: Group) -> None:
-    for group in groups:
-        if group.recipe == new.recipe:
-            group.runs += [run for run in new.runs if run not in group.runs]
-            return
-    groups.append(new)
-
-
-def _one_for_each_seed(runs: list[Run], left_out: LeftOut) -> list[Run]:
-    chosen: dict[int, Run] = {}
-    for run in runs:
-        first = chosen.setdefault(run.results["seed"], run)
-        if first is not run:
-            left_out[run.folder] = f"Seed {run.results['seed']} counts once, with {first.folder}."
-    return [chosen[seed] for seed in sorted(chosen)]
 
 
 def name_apart(groups: list[Group]) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from src.comparison.groups import Group, LeftOut, find_group
+from src.comparison.groups import Group, find_group
 from src.errors import UserError
 from src.files import replace_when_whole
 from src.training.stopping import Interrupted
@@ -25,7 +25,7 @@ class Trainings:
     folder: Path  # where its runs lie
     seeds: int
 
-    def finished(self) -> tuple[Group, LeftOut]:
+    def finished(self) -> Group:
         return find_group(self.name, self.folder, self.settings, range(self.seeds))
 
 
@@ -39,7 +39,7 @@ def train_missing(planned: list[Trainings]) -> None:
     """
     wanted = [(seed, trainings) for seed in range(planned[0].seeds) for trainings in planned]
     for number, (seed, trainings) in enumerate(wanted, start=1):
-        if seed in [run.results["seed"] for run in trainings.finished()[0].runs]:
+        if seed in [run.results["seed"] for run in trainings.finished().runs]:
             continue
         print(f"\nRun {number} of {len(wanted)}: {trainings.name}, seed {seed}{_time_left(wanted)}", flush=True)
         command = [sys.executable, "-m", "src", "fit", "--config", trainings.config]
@@ -58,8 +58,11 @@ def fix_number(planned: list[Trainings], path: Path) -> str:
 
     A number that is changed after runs were seen is a choice that can favour a result; so each is told.
     """
-    finished = sum(len(trainings.finished()[0].runs) for trainings in planned)
-    fixed = json.loads(path.read_text()) if path.exists() else []
+    finished = sum(len(trainings.finished().runs) for trainings in planned)
+    try:
+        fixed = json.loads(path.read_text()) if path.exists() else []
+    except ValueError:
+        raise UserError(f"{path} is damaged. Delete it; what it told of earlier numbers of runs is lost.") from None
     if not fixed or fixed[-1]["seeds"] != planned[0].seeds:
         when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         fixed.append({"seeds": planned[0].seeds, "fixed": when, "finished_runs": finished})
@@ -76,7 +79,7 @@ def fix_number(planned: list[Trainings], path: Path) -> str:
 def _time_left(wanted: list[tuple[int, Trainings]]) -> str:
     seconds = 0.0
     for trainings in {id(trainings): trainings for _, trainings in wanted}.values():
-        done = [run.results["train_seconds"] for run in trainings.finished()[0].runs]
+        done = [run.results["train_seconds"] for run in trainings.finished().runs]
         if len(done) < trainings.seeds and not done:
             return " (time left: known after the first run of each)"
         seconds += (trainings.seeds - len(done)) * sum(done) / len(done)

@@ -36,9 +36,8 @@ class TrainedNetwork:
         if network is None:
             raise UserError(f"{path} holds {class_path}. If you trust that module, name it: --model {class_path}")
         data = checkpoint.get("datamodule_hyper_parameters", {})
-        self.data_settings = {name: value for name, value in data.items() if not name.startswith("_")}
-        self.datamodule = MNISTDataModule(**self.data_settings)
         try:
+            self.datamodule = MNISTDataModule(**{name: data[name] for name in data if not name.startswith("_")})
             self.network = network(**arguments).eval().to(memory_format=torch.channels_last)
             self.network.load_state_dict(checkpoint["state_dict"])
         except (TypeError, RuntimeError) as error:

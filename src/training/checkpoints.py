@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from packaging.version import Version
 
 from src.errors import UserError
 from src.files import replace_when_whole
@@ -66,10 +66,14 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"The checkpoint {path} is empty or damaged. Take an earlier one, or train again.") from None
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of Lightning.")
-    written_by = str(checkpoint.get("pytorch-lightning_version", "0"))
-    if Version(written_by).release[:2] > Version(lightning.__version__).release[:2]:
+    written_by = checkpoint.get("pytorch-lightning_version")
+    if isinstance(written_by, str) and _minor(written_by) > _minor(lightning.__version__):
         raise UserError(f"{path} was written by lightning {written_by}, newer than the {lightning.__version__} here.")
     return checkpoint
+
+
+def _minor(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)[:2]]
 
 
 def _verified_copy(path: str | Path) -> io.BytesIO:

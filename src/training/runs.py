@@ -46,6 +46,15 @@ class Run:
     def is_finished(self) -> bool:
         return (self.folder / "results.json").is_file()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a training is working in it."""
+        try:
+            with self.locked():
+                return False
+        except UserError:
+            return True
+
     @cached_property
     def config(self) -> dict[str, Any]:
         """The settings it was started with, as plain data: no class named there is imported."""
@@ -105,6 +114,14 @@ def recipe(config: dict[str, Any], ignore: frozenset[str] = SEED | SURROUNDINGS)
             yield name, value
 
     return dict(flatten(config, ""))
+
+
+def has_recipe(run: Run, settings: dict[str, Any], ignore: frozenset[str] = SEED | SURROUNDINGS) -> bool:
+    """Whether a run was started with these settings; False where its config can't be read."""
+    try:
+        return recipe(run.config, ignore) == settings
+    except UserError:
+        return False
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:

@@ -111,7 +111,9 @@ class Stopping(Callback):
             trainer.save_checkpoint(Run(Path(trainer.logger.log_dir)).checkpoint, weights_only=False)
 
     def _stop(self, trainer: Trainer, number: int) -> None:
-        where = f"Stopped in epoch {trainer.current_epoch + 1}, after step {trainer.global_step:,}"
+        finished = trainer.max_epochs is not None and trainer.current_epoch == trainer.max_epochs
+        epoch = trainer.current_epoch + (not finished)  # counted from 1
+        where = f"Stopped in epoch {epoch}, after step {trainer.global_step:,}"
         if trainer.checkpoint_callback is None or not isinstance(trainer.logger, RunLogger):
             raise Interrupted(number, f"{where}; nothing was saved.")
         raise Interrupted(number, f"{where}. Go on with: python -m src fit --resume {trainer.logger.log_dir}")

@@ -69,6 +69,7 @@ def trained(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         deadline = time.monotonic() + 240
         while not third.exists() and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.05)
+        time.sleep(0.5)  # the config is written
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert third.exists(), (folder / "first.log").read_text()
@@ -230,6 +231,11 @@ def test_one_network_is_not_a_comparison(trained: Path, compare: Callable[..., O
         (["no/such/folder"], 1, "There is no folder no/such/folder."),
         (["tests"], 1, "There is no finished run below tests."),
         (["--train", "no/such.yaml"], 2, "no/such.yaml"),
+        (
+            ["--train", "configs/cnn.yaml", "configs/cnn.yaml"],
+            1,
+            "configs/cnn.yaml trains the same as configs/cnn.yaml.",
+        ),
         (["--train", "configs/ddp.yaml"], 1, "configs/ddp.yaml names no network."),
         (["tests", "--seeds", "0"], 2, "--seeds 0 is not valid"),
         (["tests", "--margin", "-1"], 2, "--margin"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from src.comparison.groups import data_differences, find_group, find_groups, name_apart
+from src.comparison.groups import count_each_seed_once, data_differences, find_group, find_groups, name_apart
 from src.errors import UserError
 from src.training.runs import recipe
 
@@ -44,6 +44,7 @@ def test_a_group_is_the_runs_that_differ_in_seed_and_folders_alone(tmp_path: Pat
     make_run(tmp_path / "cnn" / "version_0", model="CNN", trainer__enable_progress_bar=False)
     make_run(tmp_path / "cnn" / "version_1", seed=1, model="CNN")
     groups, left_out = find_groups([tmp_path / "lenet5", tmp_path / "cnn"])
+    count_each_seed_once(groups, left_out)
     assert [(group.name, [run.results["seed"] for run in group.runs]) for group in groups] == [
         ("LeNet5", [0, 2, 10]),
         ("CNN", [0, 1]),
@@ -64,6 +65,7 @@ def test_other_runs_are_left_out_by_name(tmp_path: Path) -> None:
     old = make_run(tmp_path / "version_8", seed=3)
     (old / "results.json").write_text('{"model": "LeNet5"}')
     groups, left_out = find_groups([tmp_path])
+    count_each_seed_once(groups, left_out)
     assert [run.results["seed"] for run in groups[0].runs] == [0, 1, 2]
     assert left_out.keys() == {repeated, other, held_out, unfinished, damaged, old}
     assert str(tmp_path / "version_1") in left_out[repeated]
@@ -98,7 +100,7 @@ def test_planned_seeds_only(tmp_path: Path) -> None:
         make_run(tmp_path / f"version_{seed}", seed)
     make_run(tmp_path / "version_9", seed=1, trainer__max_epochs=1)
     settings = recipe(yaml.safe_load((tmp_path / "version_0" / "config.yaml").read_text()))
-    group, _ = find_group("LeNet5", tmp_path, settings, range(3))
+    group = find_group("LeNet5", tmp_path, settings, range(3))
     assert [run.folder.name for run in group.runs] == ["version_0", "version_1", "version_2"]
 
 
