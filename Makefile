@@ -29,7 +29,7 @@ compare: .venv/.ready ## train both with five seeds, as far as they aren't yet, 
 tensorboard: .venv/.ready ## show the curves of all runs at http://localhost:6006
 	$(BIN)/tensorboard --host localhost --logdir lightning_logs
 
-test: .venv/.ready ## run the tests (about 6 minutes on two cores)
+test: .venv/.ready ## run the tests (about 8 minutes on two cores)
 	$(BIN)/python -m pytest $(ARGS)
 
 test-slow: .venv/.ready ## run the tests that take longer

@@ -152,6 +152,7 @@ def test_overfit_batches_learns_one_batch_by_heart(cli: RunCLI) -> None:
     assert accuracy["40"] == 1
 
 
+@pytest.mark.slow
 def test_lenet5_learns_in_two_epochs(cli: RunCLI) -> None:
     outcome = cli("fit", "--config=configs/lenet5.yaml", "--trainer.max_epochs=2")
     results = json.loads((outcome.run / "results.json").read_text())

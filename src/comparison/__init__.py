@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import re
 import shlex
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from src.errors import UserError
 from src.inference import TrainedNetwork
 
 __all__ = ["Trainings", "compare"]
+
+ONE_NETWORK = "There is only {} to compare; name the runs of two networks or more."
 
 
 def compare(
@@ -43,7 +46,11 @@ def compare(
         UserError: There are no two networks to compare.
     """
     groups, left_out = find_groups(folders)
-    name = name or "-vs-".join(dict.fromkeys([group.name for group in groups] + [one.name for one in planned])).lower()
+    recipes = [group.recipe for group in groups]
+    if len(groups) + sum(one.settings not in recipes for one in planned) < 2:
+        raise UserError(ONE_NETWORK.format(([group.name for group in groups] + [one.name for one in planned])[0]))
+    names = dict.fromkeys([group.name for group in groups] + [one.name for one in planned])
+    name = name or re.sub(r"[^\w.-]", "_", "-vs-".join(names).lower()).lstrip(".")
     number_of_runs = "The number of runs was not fixed by this program before they were made."
     if planned:
         number_of_runs = fix_number(planned, output / name / "plan.json")
@@ -95,9 +102,8 @@ def compare(
 
 def _at_least_two(groups: list[Group], left_out: LeftOut) -> None:
     if len(groups) < 2:
-        found = f"only {groups[0].name}" if groups else "nothing"
         reasons = "".join(f"\nLeft out: {folder}: {reason}" for folder, reason in left_out.items())
-        raise UserError(f"There is {found} to compare; name the runs of two networks or more.{reasons}")
+        raise UserError(ONE_NETWORK.format(groups[0].name if groups else "nothing") + reasons)
 
 
 def _machines(groups: list[Group]) -> list[str]:

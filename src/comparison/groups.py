@@ -95,6 +95,8 @@ def _is_usable(run: Run, left_out: LeftOut) -> bool:
     try:
         if missing := NEEDED_RESULTS - run.results.keys():
             raise UserError(f"Its results.json is of another version: it has no {', '.join(sorted(missing))}.")
+        if not isinstance(run.results["model"], str):
+            raise UserError("Its results.json names no network.")
         if not {"errors", "images"} <= run.results["test"].keys():
             raise UserError("Its results.json tells no test errors.")
         recipe(run.config)

@@ -100,8 +100,11 @@ def test_trains_each_config_with_each_seed_in_turn_and_goes_on_where_it_was_kill
 
 
 def test_a_signal_lets_the_training_save_itself(mnist: Path, tmp_path: Path) -> None:
-    (tmp_path / "tiny.yaml").write_text(CONFIG.format(width=0, data=mnist, folder=tmp_path).replace("30", "30000"))
-    command = [sys.executable, "-m", "src", "compare", "--train", str(tmp_path / "tiny.yaml"), "--seeds", "1"]
+    for width in (0, 32):
+        config = CONFIG.format(width=width, data=mnist, folder=tmp_path).replace("30", "30000")
+        (tmp_path / f"tiny{width}.yaml").write_text(config)
+    command = [sys.executable, "-m", "src", "compare", "--train"]
+    command += [str(tmp_path / "tiny0.yaml"), str(tmp_path / "tiny32.yaml"), "--seeds", "1"]
     process = subprocess.Popen(
         [*command, "--output", str(tmp_path / "new")],
         cwd=ROOT,
@@ -236,6 +239,7 @@ def test_one_network_is_not_a_comparison(trained: Path, compare: Callable[..., O
             1,
             "configs/cnn.yaml trains the same as configs/cnn.yaml.",
         ),
+        (["--train", "configs/cnn.yaml"], 1, "There is only CNN to compare; name the runs of two networks or more."),
         (["--train", "configs/ddp.yaml"], 1, "configs/ddp.yaml names no network."),
         (["tests", "--seeds", "0"], 2, "--seeds 0 is not valid"),
         (["tests", "--margin", "-1"], 2, "--margin"),
