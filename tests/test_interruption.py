@@ -190,11 +190,15 @@ def test_max_steps_is_refused(cli: RunCLI, stop: Stop) -> None:
 def test_a_run_in_progress_is_left_alone(cli: RunCLI, stop: Stop) -> None:
     stop(3, signal.SIGTERM)
     folder = Path(cli("fit", "--model=LeNet5", *SHORT).err.split()[-1])
-    hold = (
-        "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX); print('held'); input()"
-    )
+    hold = """
+import pathlib, sys
+from src.training.runs import Run
+with Run(pathlib.Path(sys.argv[1])).locked():
+    print("held", flush=True)
+    input()
+"""
     command = [sys.executable, "-c", hold, str(folder)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout and holder.stdin
         assert holder.stdout.readline() == "held\n"
         before = (folder / "checkpoints" / "last.ckpt").read_bytes()
