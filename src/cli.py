@@ -277,7 +277,9 @@ class CLI(LightningCLI):
         logger = self.trainer.logger
         if not isinstance(logger, RunLogger) or not self.trainer.is_global_zero:
             return nullcontext()
-        return Run(Path(logger.log_dir)).locked()  # a new logger makes its folder here
+        folder = Path(logger.log_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        return Run(folder).locked()
 
     def validate(self, **kwargs: Any) -> None:
         self.trainer.validate(verbose=False, **kwargs)

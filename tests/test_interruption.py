@@ -16,6 +16,7 @@ import torch
 from lightning import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from src.models import Classifier
 from src.training.checkpoints import load_checkpoint
 from src.training.stopping import Stopping
 from tests.conftest import ROOT, RunCLI
@@ -219,6 +220,28 @@ def test_a_loss_that_is_no_number_ends_the_run(cli: RunCLI, model: str) -> None:
     assert "Traceback" not in outcome.err
 
 
+@pytest.mark.parametrize("where", ["training_step", "validation_step"])
+def test_the_checkpoint_before_a_diverged_loss_is_kept(
+    cli: RunCLI, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
+) -> None:
+    step: Any = getattr(Classifier, where)
+    finished_steps = {"training_step": 11, "validation_step": 16}[where]
+
+    def diverge(self: Classifier, batch: Any, batch_idx: int) -> Any:
+        if self.global_step == finished_steps:
+            batch = batch._replace(images=batch.images * torch.nan)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, where, diverge)
+    outcome = cli("fit", "--model=LeNet5", *SHORT)
+    assert outcome.code == 1
+    named_step = {"training_step": 12, "validation_step": 16}[where]
+    assert f"The loss is no number any more: epoch 2, step {named_step}, learning rate 0.001." in outcome.err
+    kept = load_checkpoint(tmp_path / "lightning_logs" / "lenet5" / "version_0" / "checkpoints" / "last.ckpt")
+    assert kept["global_step"] == 8
+    assert all(weights.isfinite().all() for weights in kept["state_dict"].values())
+
+
 # --- Real processes ------------------------------------------------------------------------------------
 
 
@@ -236,6 +259,21 @@ CheckedCheckpointIO().save_checkpoint({"state_dict": {"w": torch.ones(100_000)}}
     assert killed.returncode == -signal.SIGKILL
     assert not load_checkpoint(path)["state_dict"]["w"].any()
     assert (tmp_path / ".last.ckpt.part").exists()
+
+
+def test_a_second_signal_ends_at_once() -> None:
+    script = """
+import os, signal
+from src.training.stopping import Stopping
+stopping = Stopping()
+stopping.signal = 0
+signal.signal(signal.SIGTERM, stopping._note)
+for number in range(1, 3):
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("after signal", number, flush=True)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (143, "after signal 1\n")
 
 
 def test_full_disk_keeps_the_checkpoint_before(cli: RunCLI, stop: Stop, tmp_path: Path) -> None:

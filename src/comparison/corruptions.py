@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transform
 
 SEED = 0
+STRENGTHS = 5  # of each corruption
 IMAGES_PER_DIGIT = 200
 
 

@@ -13,13 +13,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from src.comparison import corruptions
-from src.comparison.corruptions import CORRUPTIONS, choose_images, corrupt
+from src.comparison.corruptions import CORRUPTIONS, STRENGTHS, choose_images, corrupt
 from src.errors import UserError
 from src.files import replace_when_whole
 from src.inference import TrainedNetwork
 from src.training.runs import Run
 
-STRENGTHS = 5
 # A training on another device or number of threads may round the other way on a few images.
 ROUNDED_IMAGES = 3
 
@@ -73,8 +72,8 @@ def _evaluate(networks: dict[Run, TrainedNetwork], images_NHW: Tensor, labels_N:
         return {}
     chosen = choose_images(labels_N)
     robustness = {run: np.zeros((len(CORRUPTIONS), STRENGTHS)) for run in networks}
-    steps = len(networks) * (len(images_NHW) + robustness[next(iter(networks))].size * len(chosen))
-    with tqdm(total=steps, desc=f"Testing {len(networks)} runs", unit=" images", unit_scale=True) as bar:
+    images = len(networks) * (len(images_NHW) + len(CORRUPTIONS) * STRENGTHS * len(chosen))
+    with tqdm(total=images, desc=f"Testing {len(networks)} runs", unit=" images", unit_scale=True) as bar:
         probabilities = {run: _predict(network, images_NHW, bar.update) for run, network in networks.items()}
         for row, name in enumerate(CORRUPTIONS):
             for step in range(STRENGTHS):

@@ -27,8 +27,6 @@ BINS = 15  # of confidence
 LAST_EPOCHS = 5
 HARDEST = 24  # images shown
 
-Errors = NDArray[np.float64]  # of each run
-
 
 def collect(
     groups: list[Group],
@@ -137,8 +135,8 @@ def _last_epochs(group: Group, images: int) -> dict[str, Any] | None:
     settings = group.recipe
     if settings.get("data.val_size") != 0 or settings.get("trainer.limit_val_batches") not in (None, 1.0):
         return None
-    validation = [run.results["curves"]["accuracy"]["validation"].values() for run in group.runs]
-    errors = [[images * (1 - accuracy) for accuracy in run] for run in validation]
+    validation = [run.results["curves"]["accuracy"]["validation"] for run in group.runs]
+    errors = [[images * (1 - run[epoch]) for epoch in sorted(run, key=int)] for run in validation]
     runs = [float(np.mean(run[-LAST_EPOCHS:])) for run in errors]
     return {
         "runs": runs,
@@ -217,7 +215,7 @@ def _pair(
         "a": a["name"],
         "b": b["name"],
         "fewer_errors": a["name"] if difference.mean <= 0 else b["name"],
-        "difference": difference.as_dict(),
+        "difference": asdict(difference),
         "margin": margin,
         "verdict": statistics.verdict(difference, margin),
         "single_runs_agree": statistics.single_runs_agree(fewer, more),

@@ -1,6 +1,6 @@
 """What can be said about the difference of two networks from a few runs of each. Errors are counted in test images."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
 
@@ -41,9 +41,6 @@ class Difference:
     mean: float
     same_images: Interval | None  # other seeds
     other_images: Interval | None  # other seeds and other images of the same kind
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def compare(wrong: list[Wrong]) -> dict[tuple[int, int], Difference]:

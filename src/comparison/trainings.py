@@ -80,7 +80,7 @@ def _time_left(wanted: list[tuple[int, Trainings]]) -> str:
     seconds = 0.0
     for trainings in {id(trainings): trainings for _, trainings in wanted}.values():
         done = [run.results["train_seconds"] for run in trainings.finished().runs]
-        if len(done) < trainings.seeds and not done:
+        if not done:
             return " (time left: known after the first run of each)"
         seconds += (trainings.seeds - len(done)) * sum(done) / len(done)
     return f" (about {max(1, round(seconds / 60))} min left)"

@@ -79,6 +79,12 @@ class Stopping(Callback):
             if stop:
                 self._stop(trainer, stop)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # The last step may have ruined the weights after its loss; the checkpoint of the epoch comes next.
+        loss = trainer.callback_metrics.get("val_loss")
+        if loss is not None and not torch.isfinite(loss):
+            self._diverged(trainer, trainer.global_step)
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The epoch before was saved when it ended.
         if stop := self._agree(self.signal)[0]:

@@ -12,6 +12,8 @@ from scipy import stats
 from src.comparison.evaluation import Evaluation
 from src.comparison.groups import Group
 from src.comparison.numbers import collect
+from src.comparison.report import write_report
+from src.comparison.statistics import BETTER
 from src.models import CNN, LeNet5
 from src.training.runs import Run
 
@@ -159,6 +161,34 @@ def test_robustness_and_time(report: dict[str, Any]) -> None:
     assert (shift["low"][0], shift["mean"][0], shift["high"][0]) == pytest.approx((0.1, 0.2, 0.3))
     assert lenet5["train_seconds"] == {"median": 61, "low": 60, "high": 62}
     assert lenet5["epoch_seconds"] == 40
+
+
+def test_three_networks_get_three_verdicts_and_all_pictures(evaluations: dict[Run, Evaluation], tmp_path: Path) -> None:
+    runs = {name: [run for run in evaluations if run.folder.parent.name == name] for name in ("LeNet5", "CNN")}
+    third = [Run(Path("Third", str(seed))) for seed in range(2)]
+    for seed, run in enumerate(third):
+        run.__dict__["results"] = results("Third", seed, [0.98])
+    answers_of = evaluations | {run: Evaluation(answers(90 + seed), np.zeros((8, 5))) for seed, run in enumerate(third)}
+    groups = [Group(name, {}, of_name) for name, of_name in (runs | {"Third": third}).items()]
+    report = collect(groups, answers_of, [LeNet5(), CNN(), CNN()], LABELS, margin=10)
+    verdicts = {(pair["a"], pair["b"]): pair["verdict"] for pair in report["pairs"]}
+    assert verdicts.keys() == {("LeNet5", "CNN"), ("LeNet5", "Third"), ("CNN", "Third")}
+    assert verdicts["LeNet5", "Third"] == BETTER  # 44 ± 4 errors against 90 and 91
+    assert {len(group["networks"]) for group in report["always_wrong"]} == {1, 2, 3}
+    assert all(len(image["answers"]) == 3 for image in report["hardest"])
+
+    latency = {"median": 1.0, "low": 1.0, "high": 1.0}
+    for network in report["networks"]:
+        network |= {"cost": {"multiply_adds": 1, "weight_bytes": 4}, "settings": {}}
+    report |= {"notes": [], "left_out": {}, "robustness_images": 2000}
+    report["made"] = {"number_of_runs": "", "machines": [], "versions": "", "command": ""}
+    timing = {"latency_microseconds": latency, "images_per_second": latency, "threads": 2}
+    report["timings"] = {network["name"]: timing for network in report["networks"]}
+    page = write_report(report, torch.zeros(IMAGES, 28, 28, dtype=torch.uint8), tmp_path).read_text()
+    for pair in report["pairs"]:
+        assert f"<h3>{pair['a']} minus {pair['b']}</h3>" in page
+        assert f"<h1>{pair['words'][0]}</h1>" in page
+    assert page.count("<picture>") == len(list(tmp_path.glob("*.png"))) == 9
 
 
 @pytest.mark.parametrize(
