@@ -62,8 +62,12 @@ def refuse_contradictions(settings: Namespace, saved: dict[str, Any]) -> None:
     expected |= {f"model.{key}": value for key, value in saved["model"]["init_args"].items()}
     for key, value in expected.items():
         given = settings.get(key.replace("model.", "model.init_args.", 1))
-        if key not in FREE_SETTINGS and given != value:
+        if key not in FREE_SETTINGS and _plain(given) != _plain(value):
             raise UserError(f"--{key} {given} contradicts {settings.ckpt_path}, which was made with {value}.")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value  # a checkpoint may hold either
 
 
 def short_name(class_path: str) -> str:

@@ -61,9 +61,12 @@ def assert_same_run(whole: Path, resumed: Path) -> None:
     assert first == second
 
 
-@pytest.mark.parametrize("model", ["LeNet5", "CNN"])
-def test_stopped_five_times(cli: RunCLI, stop: Stop, model: str, tmp_path: Path) -> None:
-    command = ("fit", f"--model={model}", *SHORT)
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [("LeNet5", ("--model.schedule=one_cycle", "--model.betas=[0.9, 0.99]", "--data.max_shift=2")), ("CNN", ())],
+)
+def test_stopped_five_times(cli: RunCLI, stop: Stop, model: str, settings: tuple[str, ...]) -> None:
+    command = ("fit", f"--model={model}", *settings, *SHORT)
     whole = cli(*command).run
     # After step 8 comes the validation: the epoch is finished first. The last epoch ends with step 16.
     for step, number, saved_at in (
@@ -188,6 +191,21 @@ def test_max_steps_is_refused(cli: RunCLI, stop: Stop) -> None:
     assert (outcome.code, "max_steps can't be resumed exactly" in outcome.err) == (1, True)
 
 
+def test_plateau_is_refused(cli: RunCLI, stop: Stop) -> None:
+    stop(3, signal.SIGTERM)
+    folder = Path(cli("fit", "--model=tests.tiny.Plateau", *SHORT).err.split()[-1])
+    outcome = cli("fit", f"--resume={folder}")
+    assert (outcome.code, "ReduceLROnPlateau can't be resumed exactly" in outcome.err) == (1, True)
+
+
+def test_a_schedule_of_another_length_is_refused(cli: RunCLI) -> None:
+    run = cli("fit", "--model=tests.tiny.Tiny", "--model.schedule=one_cycle", *SHORT).run
+    longer = (*SHORT, "--trainer.max_epochs=3", f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}")
+    outcome = cli("fit", "--model=tests.tiny.Tiny", *longer)
+    assert outcome.code == 1
+    assert "The one_cycle schedule of the checkpoint ends after 16 steps, this training after 24" in outcome.err
+
+
 def test_a_run_in_progress_is_left_alone(cli: RunCLI, stop: Stop) -> None:
     stop(3, signal.SIGTERM)
     folder = Path(cli("fit", "--model=LeNet5", *SHORT).err.split()[-1])
@@ -229,7 +247,7 @@ def test_the_checkpoint_before_a_diverged_loss_is_kept(
 
     def diverge(self: Classifier, batch: Any, batch_idx: int) -> Any:
         if self.global_step == finished_steps:
-            batch = batch._replace(images=batch.images * torch.nan)
+            batch = (batch[0] * torch.nan, *batch[1:])
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(Classifier, where, diverge)

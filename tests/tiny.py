@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from src.models import Classifier
@@ -15,3 +17,12 @@ class Tiny(Classifier):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         return self.network(x_NCHW)
+
+
+class Plateau(Tiny):
+    """Lowers its learning rate where the validation loss stays."""
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = torch.optim.Adam(self.parameters())
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"}}

@@ -15,9 +15,10 @@ class Batch(NamedTuple):
     loss over the global batch: so each image weighs the same, even when shares differ by one.
     """
 
-    images: Tensor  # (N, 28, 28) uint8 from the loader, (N, 1, 28, 28) float32 on the device
+    images: Tensor  # (N, 28, 28) uint8
     labels: Tensor  # (N,) int64
     weight: float  # devices / images in the global batch
+    shifts: Tensor | None = None  # (N, 2) int64, pixels down and right by which to move each image
 
 
 class GlobalBatches:
@@ -33,6 +34,7 @@ class GlobalBatches:
         labels: (N,) int64.
         batch_size: Images in a global batch.
         seed: Shuffle anew in each epoch; None keeps the order of the data set.
+        max_shift: Draw shifts of -max_shift … max_shift pixels for each image, anew in each epoch.
         rank: This device's number.
         world_size: Number of devices.
     """
@@ -45,6 +47,7 @@ class GlobalBatches:
         labels: Tensor,
         batch_size: int,
         seed: int | None = None,
+        max_shift: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -52,6 +55,7 @@ class GlobalBatches:
         self.labels = labels
         self.batch_size = batch_size
         self.seed = seed
+        self.max_shift = max_shift
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
@@ -81,9 +85,12 @@ class GlobalBatches:
     def __iter__(self) -> Iterator[Batch]:
         # A generator, so all is decided at the first batch: Lightning calls iter() before set_epoch().
         images = len(self.labels)
-        order = None
+        order = shifts = None
+        random = np.random.default_rng((self.seed or 0, self.epoch))
         if self.seed is not None:
-            order = torch.from_numpy(np.random.default_rng((self.seed, self.epoch)).permutation(images))
+            order = torch.from_numpy(random.permutation(images))
+        if self.max_shift:
+            shifts = torch.from_numpy(random.integers(-self.max_shift, self.max_shift, (images, 2), endpoint=True))
         left_at, self.left_at = self.left_at, None
         first = left_at["position"] if left_at and left_at["epoch"] == self.epoch else 0
         for number in range(first, len(self)):
@@ -95,4 +102,9 @@ class GlobalBatches:
                 start + size * (self.rank + 1) // self.world_size,
             )
             index = share if order is None else order[share]
-            yield Batch(self.images[index], self.labels[index], self.world_size / size)
+            yield Batch(
+                self.images[index],
+                self.labels[index],
+                self.world_size / size,
+                None if shifts is None else shifts[share],
+            )

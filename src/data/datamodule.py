@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from lightning import LightningDataModule
 from torch import Tensor
 
@@ -24,6 +25,8 @@ class MNISTDataModule(LightningDataModule):
         val_size: Training images held out for validation, in equal shares of each digit. With 0 the
             test images are the validation set, as published; choose no epoch by it then.
         normalize: Subtract the mean 0.1307 and divide by the standard deviation 0.3081; pixels are 0…1 otherwise.
+        max_shift: Move each training image at random, by up to so many pixels up or down and left or right,
+            anew in each epoch.
         seed: Fixes the order of the training images and which ones are held out.
 
     Raises:
@@ -36,6 +39,7 @@ class MNISTDataModule(LightningDataModule):
         batch_size: int = 128,
         val_size: int = 0,
         normalize: bool = True,
+        max_shift: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -44,10 +48,13 @@ class MNISTDataModule(LightningDataModule):
             raise UserError(f"batch_size is {batch_size}; it must be at least 1.")
         if not 0 <= val_size < 60_000:
             raise UserError(f"val_size is {val_size}; it must be 0 … 59,999 of the 60,000 training images.")
+        if not 0 <= max_shift < 28:
+            raise UserError(f"max_shift is {max_shift}; it must be 0 … 27 pixels.")
         self.data_dir = Path(data_dir)
         self.batch_size = batch_size
         self.val_size = val_size
         self.normalize = normalize
+        self.max_shift = max_shift
         self.seed = seed
 
     def prepare_data(self) -> None:
@@ -73,7 +80,7 @@ class MNISTDataModule(LightningDataModule):
     def train_dataloader(self) -> GlobalBatches:
         # Lightning's `overfit_batches` stands for the same few batches in every epoch.
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        return self._batches(*self.train, seed=None if overfit else self.seed)
+        return self._batches(*self.train, seed=None if overfit else self.seed, max_shift=self.max_shift)
 
     def val_dataloader(self) -> GlobalBatches:
         return self._batches(*self.val)
@@ -84,17 +91,30 @@ class MNISTDataModule(LightningDataModule):
     def predict_dataloader(self) -> GlobalBatches:
         return self._batches(*self.test)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Scale to 0…1 and normalise, on the device: a byte a pixel is all that was transferred."""
-        x_NCHW = batch.images.unsqueeze(1).float().div_(255)
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor, float]:
+        """Shift, scale to 0…1 and normalise, on the device: a byte a pixel is all that was transferred.
+
+        Returns: images (N, 1, 28, 28) float32, labels (N,), weight of an image in the step's loss.
+        """
+        images_NHW = batch.images if batch.shifts is None else shift(batch.images, batch.shifts, self.max_shift)
+        x_NCHW = images_NHW.unsqueeze(1).float().div_(255)
         if self.normalize:
             x_NCHW.sub_(MEAN).div_(STD)
-        return batch._replace(images=x_NCHW)
+        return x_NCHW, batch.labels, batch.weight
 
     def _batches(self, images: Tensor, labels: Tensor, **kwargs: Any) -> GlobalBatches:
         if self.trainer is not None:
             kwargs.update(rank=self.trainer.global_rank, world_size=self.trainer.world_size)
         return GlobalBatches(images, labels, self.batch_size, **kwargs)
+
+
+def shift(images_NHW: Tensor, shifts_N2: Tensor, most: int) -> Tensor:
+    """Move each image by its own number of pixels, down and right, at most `most`; black (0) comes in."""
+    padded = F.pad(images_NHW, (most, most, most, most))
+    _, height, width = images_NHW.shape
+    windows = padded.unfold(1, height, 1).unfold(2, width, 1)  # (N, 2 most + 1, 2 most + 1, H, W), a view
+    down, right = (most - shifts_N2).unbind(dim=1)
+    return windows[torch.arange(len(images_NHW), device=images_NHW.device), down, right]
 
 
 def stratified_sample(labels_N: Tensor, size: int, seed: int) -> Tensor:

@@ -21,6 +21,8 @@ class RandomState(Callback):
         self.loaded: list[dict[str, Any]] = []  # one state for each process
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Lightning forgets the position in the epoch where `configure_optimizers` has asked for the number of steps.
+        trainer.fit_loop._load_combined_loader_states()
         if states := own(self.loaded):
             restore(states[0])
         elif trainer.global_rank > 0:

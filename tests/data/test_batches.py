@@ -1,12 +1,14 @@
 """Global batches: the same for any number of devices, each image once, each weighing the same."""
 
+from collections.abc import Iterable
 from itertools import islice
 
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import stats
 
-from src.data import GlobalBatches
+from src.data import Batch, GlobalBatches
 
 
 def batches(images: int, batch_size: int, **kwargs) -> GlobalBatches:
@@ -19,15 +21,36 @@ def batches(images: int, batch_size: int, **kwargs) -> GlobalBatches:
 @pytest.mark.parametrize(("images", "batch_size"), [(100, 8), (97, 32), (9, 8), (5, 100)])
 @pytest.mark.parametrize("seed", [None, 1])
 def test_devices_share_the_batches_of_one_device(images: int, batch_size: int, world_size: int, seed: int) -> None:
-    alone = list(batches(images, batch_size, seed=seed))
-    devices = [batches(images, batch_size, seed=seed, rank=r, world_size=world_size) for r in range(world_size)]
+    alone = list(batches(images, batch_size, seed=seed, max_shift=2))
+    devices = [
+        batches(images, batch_size, seed=seed, max_shift=2, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
     shared = list(zip(*devices, strict=True))
     assert len(shared) == len(alone) == len(devices[0])
     for whole, shares in zip(alone, shared, strict=True):
         assert torch.equal(torch.cat([share.labels for share in shares]), whole.labels)
         assert torch.equal(torch.cat([share.images for share in shares]), whole.images)
+        assert torch.equal(shifts_of(shares), shifts_of([whole]))
         assert max(len(s.labels) for s in shares) - min(len(s.labels) for s in shares) <= 1
     assert sorted(torch.cat([batch.labels for batch in alone]).tolist()) == list(range(images))
+
+
+def shifts_of(shares: Iterable[Batch]) -> torch.Tensor:
+    return torch.cat([share.shifts for share in shares if share.shifts is not None])
+
+
+def test_shifts_are_drawn_evenly_and_anew_in_each_epoch() -> None:
+    loader = batches(10_000, 128, seed=1, max_shift=2)
+    epochs = []
+    for epoch in range(3):
+        loader.set_epoch(epoch)
+        epochs.append(shifts_of(loader))
+        counts = torch.bincount((epochs[-1] + 2) @ torch.tensor([5, 1]), minlength=25)
+        assert stats.chisquare(counts).pvalue > 1e-3  # each of the 25 moves as often as the others
+    assert not torch.equal(epochs[0], epochs[1])
+    loader.set_epoch(1)
+    assert torch.equal(shifts_of(loader), epochs[1])
 
 
 def test_image_and_label_stay_together() -> None:
@@ -80,7 +103,7 @@ def test_weighted_losses_average_to_the_mean_over_the_global_batch() -> None:
     losses = [
         weight * F.cross_entropy(share.squeeze(1), labels, reduction="sum")
         for rank in range(world_size)
-        for share, labels, weight in GlobalBatches(*data, batch_size=images, rank=rank, world_size=world_size)
+        for share, labels, weight, _ in GlobalBatches(*data, batch_size=images, rank=rank, world_size=world_size)
     ]
     assert torch.stack(losses).mean().item() == pytest.approx(F.cross_entropy(logits_NK, labels_N).item(), rel=1e-12)
 

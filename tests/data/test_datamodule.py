@@ -3,8 +3,10 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torchvision.datasets import MNIST
 from torchvision.transforms import Compose, Normalize, ToTensor
 
@@ -19,17 +21,17 @@ def test_pixels_are_those_of_the_usual_torchvision_transforms(mnist: Path, norma
     reference = MNIST(mnist, train=False, transform=transform)
     data = MNISTDataModule(str(mnist), batch_size=50, normalize=normalize)
     data.setup("test")
-    batch = data.on_after_batch_transfer(next(iter(data.test_dataloader())), 0)
+    x_NCHW, labels_N, _ = data.on_after_batch_transfer(next(iter(data.test_dataloader())), 0)
     expected_NCHW = torch.stack([reference[n][0] for n in range(50)])
-    assert batch.images.shape == (50, 1, 28, 28)
-    torch.testing.assert_close(batch.images, expected_NCHW, rtol=0, atol=1e-6)
-    assert batch.labels.tolist() == [reference[n][1] for n in range(50)]
+    assert x_NCHW.shape == (50, 1, 28, 28)
+    torch.testing.assert_close(x_NCHW, expected_NCHW, rtol=0, atol=1e-6)
+    assert labels_N.tolist() == [reference[n][1] for n in range(50)]
 
 
 def test_normalised_training_pixels_have_mean_0_and_deviation_1(mnist: Path) -> None:
     data = MNISTDataModule(str(mnist), batch_size=60_000)
     data.setup("fit")
-    x_NCHW = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0).images
+    x_NCHW = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)[0]
     assert x_NCHW.mean().item() == pytest.approx(0, abs=1e-3)
     assert x_NCHW.std().item() == pytest.approx(1, abs=1e-3)
 
@@ -41,6 +43,22 @@ def test_loaded_images_are_not_changed_by_normalisation(mnist: Path) -> None:
     for batch in data.test_dataloader():
         data.on_after_batch_transfer(batch, 0)
     assert torch.equal(data.test[0], before)
+
+
+def test_each_training_image_is_moved_by_its_own_shift(mnist: Path) -> None:
+    data = MNISTDataModule(str(mnist), normalize=False, max_shift=3)
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    assert batch.shifts is not None
+    moved_NCHW = data.on_after_batch_transfer(batch, 0)[0]
+    expected = [ndimage.shift(image, move, order=0) for image, move in zip(batch.images, batch.shifts, strict=True)]
+    assert torch.equal(moved_NCHW[:, 0] * 255, torch.from_numpy(np.stack(expected)).float())
+
+
+def test_only_training_images_are_moved(mnist: Path) -> None:
+    data = MNISTDataModule(str(mnist), max_shift=3)
+    data.setup("fit")
+    assert next(iter(data.val_dataloader())).shifts is None
 
 
 def test_validation_is_on_the_test_images_by_default(mnist: Path) -> None:

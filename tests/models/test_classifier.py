@@ -1,8 +1,13 @@
 """The shared base: loss, metrics, optimiser."""
 
+from typing import Any
+from unittest import mock
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning import Trainer
 from torch import nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
@@ -62,6 +67,7 @@ def test_optimiser_is_adam_with_the_settings_of_the_network() -> None:
     """The first step of Adam is lr · g / (|g| + eps), by its definition (Kingma and Ba, 2015)."""
     model = Linear(lr=0.01, eps=0.5)
     optimizer = model.configure_optimizers()
+    assert isinstance(optimizer, torch.optim.Optimizer)
     before = model.dense.weight.detach().clone()
     model.training_step((torch.randn(7, 1, 28, 28), torch.randint(10, (7,)), 1 / 7), 0).backward()
     optimizer.step()
@@ -71,7 +77,34 @@ def test_optimiser_is_adam_with_the_settings_of_the_network() -> None:
 
 
 def test_published_optimiser_settings_are_the_defaults() -> None:
-    assert dict(Linear().hparams) == {"lr": 1e-3, "eps": 1e-7}
+    assert dict(Linear().hparams) == {"lr": 1e-3, "eps": 1e-7, "betas": (0.9, 0.999), "schedule": "constant"}
+
+
+def test_one_cycle_is_an_arc_of_cosines_over_all_steps() -> None:
+    """From 1/25 of the peak up in 30 % of the steps, and down to 1/10,000 of where it began."""
+    steps = 20
+    model = Linear(lr=0.5, betas=(0.8, 0.9), schedule="one_cycle")
+    model.trainer = Trainer(logger=False)
+    with mock.patch.object(Trainer, "estimated_stepping_batches", steps):
+        configured: Any = model.configure_optimizers()
+    optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    assert configured["lr_scheduler"]["interval"] == "step"
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        assert optimizer.param_groups[0]["betas"] == (0.8, 0.9)
+        optimizer.step()
+        scheduler.step()
+    top = 0.3 * steps - 1
+    x = np.arange(steps)
+    up, down = x / top, (x - top) / (steps - 1 - top)
+    first, peak, last = 0.02, 0.5, 2e-6
+    expected = np.where(
+        x <= top,
+        first + (peak - first) * (1 - np.cos(np.pi * up)) / 2,
+        last + (peak - last) * (1 + np.cos(np.pi * down)) / 2,
+    )
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
 
 
 def test_predict_gives_probabilities() -> None:
