@@ -13,11 +13,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from lightning import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.models import Classifier
 from src.training.checkpoints import load_checkpoint
+from src.training.runs import find_runs
 from src.training.stopping import Stopping
 from tests.conftest import ROOT, RunCLI
 from tests.test_distributed import finish, processes, run
@@ -39,8 +43,11 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Stop:
     end_of_step: Any = Stopping.on_train_batch_end
 
     def send(step: int, number: signal.Signals) -> None:
+        sent: list[int] = []  # a second one would end this process
+
         def on_train_batch_end(self: Stopping, trainer: Trainer, *args: Any) -> None:
-            if trainer.global_step == step:
+            if trainer.global_step == step and not sent:
+                sent.append(number)
                 os.kill(os.getpid(), number)
             end_of_step(self, trainer, *args)
 
@@ -282,6 +289,7 @@ CheckedCheckpointIO().save_checkpoint({"state_dict": {"w": torch.ones(100_000)}}
 def test_a_second_signal_ends_at_once() -> None:
     script = """
 import os, signal
+from src.training.runs import find_runs
 from src.training.stopping import Stopping
 stopping = Stopping()
 stopping.signal = 0
@@ -310,37 +318,112 @@ def test_full_disk_keeps_the_checkpoint_before(cli: RunCLI, stop: Stop, tmp_path
     assert {path.name for path in last.parent.iterdir()} <= {"last.ckpt", "previous.ckpt"}
 
 
+FORK_SERVER = """
+import os, sys
+from src.cli import main
+for line in sys.stdin:
+    if not (child := os.fork()):
+        os._exit(main(line.split()))
+    print("started", child, flush=True)
+    print("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["LeNet5", "CNN"])
-def test_killed_at_twenty_random_moments(tmp_path: Path, model: str) -> None:
-    settings = (
-        "fit",
-        f"--model={model}",
-        *SHORT[1:],
-        "--trainer.max_epochs=8",
-        "--save_every_n_steps=1",
-        "--resume=auto",
-    )
-    whole, killed = (f"--trainer.default_root_dir={tmp_path / name}" for name in ("whole", "killed"))
-    finish(run(tmp_path, *settings, whole))
-    folder = tmp_path / "killed" / "lightning_logs" / model.lower() / "version_0"
+def test_killed_at_hundreds_of_random_moments(mnist: Path, tmp_path: Path, model: str) -> None:
+    """One process imports everything once, and forks the trainings that are killed."""
+    settings = ["fit", f"--model={model}", *SHORT, f"--data.data_dir={mnist}", "--save_every_n_steps=1"]
+    runs = tmp_path / "killed" / "lightning_logs" / model.lower()
+    settings += ["--resume=auto", "--trainer.enable_progress_bar=false", "--trainer.default_root_dir"]
     moments = random.Random(0)
-    kills = 0
-    while kills < 20:
-        process = run(tmp_path, *settings, killed)
-        while process.poll() is None and not (folder / "config.yaml").exists():
-            time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.5) if kills == 0 else moments.uniform(3, 7))  # start-up takes most of it
-        process.kill()
-        process.communicate()
-        kills += 1
-        if (folder / "results.json").exists():
+    kills = compared = 0
+    log = (tmp_path / "log").open("w")
+    command = [sys.executable, "-c", FORK_SERVER]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as server:
+        assert server.stdin and server.stdout
+        requests, answers = server.stdin, server.stdout
+
+        def answer(word: str) -> int:
+            while not (line := answers.readline()).startswith(word):
+                assert line, (tmp_path / "log").read_text()
+            return int(line.split()[1])
+
+        def fit(folder: str, seconds: float | None = None) -> int:
+            print(*settings, tmp_path / folder, file=requests, flush=True)
+            child = answer("started")
+            if seconds is not None:
+                time.sleep(seconds)
+                os.kill(child, signal.SIGKILL)
+            return answer("ended")
+
+        started = time.perf_counter()
+        assert fit("whole") == 0
+        seconds = time.perf_counter() - started
+        while kills < 150:
+            kills += fit("killed", moments.uniform(0, seconds)) == -signal.SIGKILL
+            for run in find_runs(runs):
+                if run.checkpoint.exists():
+                    load_checkpoint(run.checkpoint)
+                if run.is_finished:
+                    assert_same_run(tmp_path / "whole" / "lightning_logs" / model.lower() / "version_0", run.folder)
+                    run.folder.rename(tmp_path / f"compared_{compared}")
+                    compared += 1
+        requests.close()
+    print(f"{kills} kills, {compared} runs finished identically")
+    assert compared > 10
+
+
+@pytest.mark.slow
+@hypothesis_settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    stops=st.lists(st.integers(1, 15), max_size=6),
+    save_every=st.integers(0, 4),
+    batches=st.integers(2, 5),
+    validations=st.sampled_from(["1.0", "0.5"]),
+    accumulate=st.integers(1, 2),
+    schedule=st.sampled_from(["constant", "one_cycle"]),
+    max_shift=st.integers(0, 1),
+)
+def test_any_sequence_of_stops(
+    cli: RunCLI,
+    stop: Stop,
+    stops: list[int],
+    save_every: int,
+    batches: int,
+    validations: str,
+    accumulate: int,
+    schedule: str,
+    max_shift: int,
+) -> None:
+    command = (
+        "fit",
+        "--model=tests.tiny.Tiny",
+        "--model.dropout=0.5",
+        f"--model.schedule={schedule}",
+        f"--data.max_shift={max_shift}",
+        "--trainer.max_epochs=3",
+        f"--trainer.limit_train_batches={batches}",
+        f"--trainer.val_check_interval={validations}",
+        f"--trainer.accumulate_grad_batches={accumulate}",
+        "--trainer.limit_val_batches=2",
+        "--trainer.limit_test_batches=2",
+        f"--save_every_n_steps={save_every}",
+        "--trainer.enable_progress_bar=false",
+    )
+    stop(-1, signal.SIGTERM)
+    whole = cli(*command).run
+    for step in stops:
+        stop(step, signal.SIGTERM)
+        if (outcome := cli(*command, "--resume=auto")).code == 0:
             break
-        if (folder / "checkpoints" / "last.ckpt").exists():
-            load_checkpoint(folder / "checkpoints" / "last.ckpt")
-    finish(run(tmp_path, *settings, killed))
-    assert kills > 5
-    assert_same_run(tmp_path / "whole" / "lightning_logs" / model.lower() / "version_0", folder)
+        assert outcome.code == 143, outcome.err
+    else:
+        stop(-1, signal.SIGTERM)
+        outcome = cli(*command, "--resume=auto")
+        assert outcome.code == 0, outcome.err
+    assert_same_run(whole, outcome.run)
 
 
 def ended(process: int) -> bool:
