@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -355,7 +356,8 @@ def test_killed_at_hundreds_of_random_moments(mnist: Path, tmp_path: Path, model
             child = answer("started")
             if seconds is not None:
                 time.sleep(seconds)
-                os.kill(child, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it has finished
+                    os.kill(child, signal.SIGKILL)
             return answer("ended")
 
         started = time.perf_counter()

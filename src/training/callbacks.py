@@ -130,7 +130,7 @@ class RunSummary(Callback):
             "curves": trainer.logger.curves,
             "train_seconds": round(seconds, 3),
             "machine": {
-                "device": _device_name(pl_module.device),
+                "device": device_name(pl_module.device),
                 "devices": trainer.world_size,
                 "threads": torch.get_num_threads(),
                 "python": platform.python_version(),
@@ -175,7 +175,8 @@ def draw_curves(curves: dict[str, dict[int, float]], metric: str) -> Figure:
     return figure
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """What a processor or graphics card calls itself."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")  # platform.processor() is empty on Linux

@@ -1,0 +1,219 @@
+"""Compare the speed of `fit` with that of others: `python -m benchmarks [NETWORK …] [--blocks 30]`.
+
+Each contender is a process of its own, and they take turns in blocks of work (see `contenders.py`), so
+that a machine that is busy with other things slows all of them. A figure is the median of the ratios of
+neighbouring blocks, with its 95 % interval (bootstrap). Writes docs/benchmarks.json and docs/benchmarks.png.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from scipy.stats import bootstrap
+from tqdm import tqdm
+
+from benchmarks.contenders import multiply_adds
+from src.training.callbacks import device_name
+
+KERAS = Path(".venv-keras", "bin", "python")
+WARM_UP = 2  # blocks
+EVERY = 3  # blocks of fit to one of those that are far slower
+FIT, HAND_WRITTEN, USUAL_0, USUAL_2 = "fit", "hand-written loop", "usual pipeline", "usual pipeline, 2 workers"
+KERAS_PROGRAM, PRODUCT = "published Keras program", "matrix product"
+TITLES = {"lenet5": "LeNet5", "cnn": "CNN"}
+
+
+class Contender:
+    """A process that does one block when it is its turn. What it prints goes to a log."""
+
+    def __init__(self, command: list[str], log: Path, **environment: str) -> None:
+        self.log = log
+        reports, its_end = os.pipe()
+        with log.open("w") as output:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                pass_fds=[its_end],
+                env=os.environ | {"REPORTS": str(its_end)} | environment,
+            )
+        os.close(its_end)
+        self.reports = os.fdopen(reports)
+        self.peak_memory = 0
+        self._report()
+
+    def block(self) -> float:
+        """Returns: its seconds."""
+        assert self.process.stdin
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+        return self._report()
+
+    def _report(self) -> float:
+        if not (line := self.reports.readline()):
+            raise SystemExit(f"{' '.join(self.process.args)} has ended:\n{self.log.read_text()[-3000:]}")  # type: ignore[arg-type]
+        report = json.loads(line)
+        self.peak_memory = report["peak_memory"]
+        return report["seconds"]
+
+    def end(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def median(ratios: list[float]) -> dict[str, Any]:
+    low, high = bootstrap((ratios,), np.median, rng=0).confidence_interval
+    return {"median": float(np.median(ratios)), "low": float(low), "high": float(high), "blocks": len(ratios)}
+
+
+def take_turns(contenders: dict[str, Contender], rounds: int, title: str) -> dict[str, list[dict[str, float]]]:
+    """Seconds of the blocks of each round, all contenders in every third and the first two in the others."""
+    first_two = list(contenders)[:2]
+    for contender in contenders.values():
+        for _ in range(WARM_UP):
+            contender.block()
+    seconds: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for number in tqdm(range(rounds), desc=title, unit=" rounds"):
+        names = list(contenders) if number % EVERY == 0 else first_two
+        # In turn from either end, so that none always follows the same.
+        took = {name: contenders[name].block() for name in (names if number % 2 else reversed(names))}
+        for name in names[1:]:
+            seconds[name].append({"fit": took[names[0]], "other": took[name]})
+    return seconds
+
+
+def race(network: str, rounds: int, logs: Path) -> dict[str, Any]:
+    ours = [sys.executable, "-m", "benchmarks.contenders"]
+    commands = {
+        FIT: [*ours, "fit", network],
+        HAND_WRITTEN: [*ours, "hand_written", network],
+        USUAL_0: [*ours, "usual", network, "0"],
+        USUAL_2: [*ours, "usual", network, "2"],
+        PRODUCT: [*ours, "matrix_product", network],
+    }
+    if KERAS.exists():
+        commands[KERAS_PROGRAM] = [str(KERAS), "benchmarks/keras_program.py", network, "data"]
+    else:
+        print("Keras is left out: there is no .venv-keras (`make bench` builds it where tensorflow-cpu can be had).")
+    contenders = {name: Contender(command, logs / f"{network}-{name}.log") for name, command in commands.items()}
+    seconds = take_turns(contenders, rounds, TITLES[network])
+    work = multiply_adds(network)
+    product_work = max(1, round(work / 2048**3)) * 2048**3
+    result = {
+        f"epoch: fit / {name}": median([pair["fit"] / pair["other"] for pair in pairs])
+        for name, pairs in seconds.items()
+        if name != PRODUCT
+    }
+    rates = [(work / pair["fit"]) / (product_work / pair["other"]) for pair in seconds[PRODUCT]]
+    result["rate of multiply-adds: fit / matrix product"] = median(rates)
+    memory = contenders[FIT].peak_memory / contenders[HAND_WRITTEN].peak_memory
+    result["peak memory: fit / hand-written loop"] = {"median": memory}
+    for contender in contenders.values():
+        contender.end()
+    return result
+
+
+def scaling(network: str, rounds: int, logs: Path) -> dict[str, Any]:
+    """How much faster two processes are than one, each with one thread."""
+    ours = [sys.executable, "-m", "benchmarks.contenders", "fit", network, "--trainer.accelerator=cpu"]
+    two = [*ours, "--trainer.strategy=ddp", "--trainer.devices=2"]
+    contenders = {
+        "two": Contender(two, logs / f"{network}-two.log", OMP_NUM_THREADS="1"),
+        "one": Contender(ours, logs / f"{network}-one.log", OMP_NUM_THREADS="1"),
+    }
+    pairs = take_turns(contenders, rounds, f"{TITLES[network]}, two processes")["one"]
+    for contender in contenders.values():
+        contender.end()
+    return {"speed: 2 processes / 1 process, one thread each": median([pair["other"] / pair["fit"] for pair in pairs])}
+
+
+def start_up(rounds: int) -> dict[str, Any]:
+    """Time to the help text and to the end of the first training step, against bare imports."""
+    with tempfile.TemporaryDirectory() as folder:
+        commands = {
+            "imports": ["-c", "import lightning, torchvision"],
+            "--help": ["-m", "src", "--help"],
+            "first training step": [
+                *("-m", "src", "fit", "--config=configs/lenet5.yaml", f"--trainer.default_root_dir={folder}"),
+                "--trainer.callbacks+=benchmarks.first_step.FirstStep",
+            ],
+        }
+        seconds: dict[str, list[float]] = defaultdict(list)
+        for number in tqdm(range(rounds + 1), desc="Start-up", unit=" rounds"):
+            for name, command in commands.items():
+                started = time.perf_counter()
+                subprocess.run([sys.executable, *command], check=True, capture_output=True)
+                if number:  # the first round fills the caches of the disk
+                    seconds[name].append(time.perf_counter() - started)
+    bare = np.array(seconds.pop("imports"))
+    return {f"start-up: {name} / imports": median(list(np.array(times) / bare)) for name, times in seconds.items()}
+
+
+def draw(report: dict[str, Any]) -> Figure:
+    """Epoch ratios of both networks, with intervals; 1 is as fast as `fit`."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.add_subplot(xlabel="time of an epoch, in epochs of fit", title="python -m src fit against others")
+    names = [name for name in next(iter(report["networks"].values())) if name.startswith("epoch")]
+    for offset, (network, figures) in enumerate(report["networks"].items()):
+        rows = np.arange(len(names)) + 0.35 * (offset - 0.5)
+        values = np.array([[1 / figures[name][key] for key in ("median", "high", "low")] for name in names]).T
+        errors = np.abs(values[1:] - values[0])
+        axes.barh(rows, values[0], height=0.33, xerr=errors, label=TITLES[network])
+        for row, value in zip(rows, values[0], strict=True):
+            axes.text(value + 0.06, row, f"{value:.2f}", va="center", fontsize=8)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_yticks(np.arange(len(names)), [name.removeprefix("epoch: fit / ") for name in names])
+    axes.invert_yaxis()
+    axes.legend()
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], prog="python -m benchmarks")
+    parser.add_argument("networks", nargs="*", default=list(TITLES), choices=[*TITLES, []], metavar="lenet5|cnn")
+    parser.add_argument("--blocks", type=int, default=30, help="Blocks of fit and of the hand-written loop (30).")
+    parser.add_argument("--output", type=Path, default=Path("docs"), help="Folder of the figures and the picture.")
+    given = parser.parse_args()
+    if given.blocks < 2 * EVERY:
+        parser.error(f"--blocks {given.blocks} is too few for an interval: at least {2 * EVERY}.")
+    report: dict[str, Any] = {
+        "machine": {
+            "device": device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+            "threads": torch.get_num_threads(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "lightning": lightning.__version__,
+        },
+        "networks": {},
+    }
+    with tempfile.TemporaryDirectory() as logs:
+        for network in given.networks:
+            report["networks"][network] = race(network, given.blocks, Path(logs))
+            report["networks"][network] |= scaling(network, given.blocks // EVERY, Path(logs))
+    report["start_up"] = start_up(max(3, given.blocks // EVERY))
+    rows = [(TITLES[network], *row) for network, figures in report["networks"].items() for row in figures.items()]
+    for title, name, figure in [*rows, *(("", *row) for row in report["start_up"].items())]:
+        interval = "({low:.3f} … {high:.3f}, {blocks} blocks)".format_map(figure) if "low" in figure else ""
+        print(f"{title:7} {name:56} {figure['median']:.3f}  {interval}")
+    given.output.mkdir(exist_ok=True)
+    (given.output / "benchmarks.json").write_text(f"{json.dumps(report, indent=2)}\n")
+    draw(report).savefig(given.output / "benchmarks.png", dpi=120)
+    print(f"Figures: {given.output / 'benchmarks.json'}, picture: {given.output / 'benchmarks.png'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Those that are timed against each other: `python -m benchmarks.contenders NAME NETWORK`.
+
+A block is a short epoch of 50 training steps of 128 images and validation on 10 batches, with loss and
+accuracy of both, and with all else that the contender does in an epoch.
+"""
+
+import sys
+import tempfile
+from typing import Any
+
+import lightning
+import torch
+import torch.nn.functional as F
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+from torchmetrics.classification import MulticlassAccuracy
+from torchvision.datasets import MNIST
+from torchvision.transforms import Compose, Normalize, ToTensor
+
+from benchmarks.turns import Turns
+from src.cli import main
+from src.data import MNISTDataModule
+from src.models import CNN, LeNet5
+
+BATCH, TRAIN_STEPS, VAL_STEPS = 128, 50, 10
+NETWORKS = {"lenet5": LeNet5, "cnn": CNN}
+FOREVER = 1_000_000  # epochs: the driver ends it
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+LIMITS: dict[str, Any] = {"limit_train_batches": TRAIN_STEPS, "limit_val_batches": VAL_STEPS, "max_epochs": FOREVER}
+
+
+class Block(Callback):
+    """Makes each epoch of a Trainer one block: validation, logging and checkpoint are in it."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.turns = Turns()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.turns.next()
+        trainer.strategy.barrier()
+
+
+def fit(network: str, *args: str) -> None:
+    """What a user of this package runs."""
+    limits = [f"--trainer.{name}={value}" for name, value in LIMITS.items()]
+    with tempfile.TemporaryDirectory() as folder:
+        block = ["--trainer.callbacks+=benchmarks.contenders.Block", f"--trainer.default_root_dir={folder}"]
+        sys.argv[1:] = ["fit", f"--config=configs/{network}.yaml", *limits, *block, *args]
+        main()
+
+
+def usual(network: str, workers: str) -> None:
+    """Lightning as most people write it: torchvision's data set, a DataLoader, `self.log` in each step."""
+    transform = Compose([ToTensor(), Normalize((0.1307,), (0.3081,))])
+    MNISTDataModule().prepare_data()
+    settings: dict[str, Any] = {"batch_size": BATCH, "num_workers": int(workers), "persistent_workers": workers != "0"}
+    train = DataLoader(MNIST("data", train=True, transform=transform), shuffle=True, **settings)
+    val = DataLoader(MNIST("data", train=False, transform=transform), **settings)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = lightning.Trainer(default_root_dir=folder, callbacks=[Block()], num_sanity_val_steps=0, **LIMITS)
+        trainer.fit(UsualModule(network), train, val)
+
+
+class UsualModule(LightningModule):
+    """Both networks in the usual order of layers."""
+
+    def __init__(self, network: str) -> None:
+        super().__init__()
+        lenet5 = [
+            *(nn.Conv2d(1, 6, 5, padding="same"), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(6, 16, 5, padding="same"), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(16, 120, 5, padding="same"), nn.ReLU(), nn.Flatten()),
+            *(nn.Linear(5880, 84), nn.ReLU(), nn.Linear(84, 10)),
+        ]
+        cnn = [
+            *(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25)),
+            *(nn.Flatten(), nn.Linear(9216, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 10)),
+        ]
+        self.network = nn.Sequential(*{"lenet5": lenet5, "cnn": cnn}[network])
+        self.train_accuracy = MulticlassAccuracy(10, average="micro")
+        self.val_accuracy = MulticlassAccuracy(10, average="micro")
+
+    def _step(self, stage: str, batch: tuple[Tensor, Tensor]) -> Tensor:
+        images, labels = batch
+        logits = self.network(images)
+        loss = F.cross_entropy(logits, labels)
+        accuracy = self.train_accuracy if stage == "train" else self.val_accuracy
+        accuracy(logits, labels)
+        settings: dict[str, Any] = {"on_step": stage == "train", "on_epoch": True, "prog_bar": True}
+        self.log(f"{stage}_loss", loss, **settings)
+        self.log(f"{stage}_accuracy", accuracy, **settings)
+        return loss
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return self._step("train", batch)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._step("val", batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+
+def hand_written(network: str) -> None:
+    """The loop that one would write without Lightning, over the same tensors in memory."""
+    data = MNISTDataModule()
+    data.prepare_data()
+    data.setup("fit")
+    train_images, train_labels = (part.to(DEVICE) for part in data.train)
+    val_images, val_labels = (part.to(DEVICE) for part in data.val)
+    model = NETWORKS[network]().to(DEVICE, memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-7, fused=True)
+    turns = Turns()
+    while True:
+        turns.next()
+        order = torch.randperm(len(train_labels), device=DEVICE)
+        sums = torch.zeros(2, 2, device=DEVICE)
+        model.train()
+        for step in range(TRAIN_STEPS):
+            index = order[step * BATCH : (step + 1) * BATCH]
+            loss = forward(model, train_images[index], train_labels[index], sums[0])
+            optimizer.zero_grad()
+            (loss / BATCH).backward()
+            optimizer.step()
+        model.eval()
+        with torch.inference_mode():
+            for step in range(VAL_STEPS):
+                batch = slice(step * BATCH, (step + 1) * BATCH)
+                forward(model, val_images[batch], val_labels[batch], sums[1])
+        sums.tolist()
+
+
+def forward(model: LightningModule, images_NHW: Tensor, labels_N: Tensor, sums: Tensor) -> Tensor:
+    x_NCHW = images_NHW.unsqueeze(1).float().div_(255).sub_(0.1307).div_(0.3081)
+    logits_NK = model(x_NCHW)
+    loss = F.cross_entropy(logits_NK, labels_N, reduction="sum")
+    sums += torch.stack([loss.detach(), (logits_NK.argmax(1) == labels_N).sum()])
+    return loss
+
+
+def matrix_product(network: str) -> None:
+    """A large float32 matrix product: the most multiply-adds that the machine does in the time."""
+    size = 2048
+    a, b = torch.randn(2, size, size, device=DEVICE)
+    repeats = max(1, round(multiply_adds(network) / size**3))  # about the work of a block
+    turns = Turns()
+    while True:
+        turns.next()
+        for _ in range(repeats):
+            product = a @ b
+        product[0, 0].item()
+
+
+def multiply_adds(network: str) -> float:
+    """Of a block of training and validation, counted by torch in convolutions and matrix products."""
+    model = NETWORKS[network]()
+    x_NCHW = torch.zeros(BATCH, 1, 28, 28)
+    with FlopCounterMode(display=False) as training:
+        model(x_NCHW).sum().backward()
+    with FlopCounterMode(display=False) as validation, torch.no_grad():
+        model(x_NCHW)
+    return (training.get_total_flops() * TRAIN_STEPS + validation.get_total_flops() * VAL_STEPS) / 2
+
+
+if __name__ == "__main__":
+    contenders: list[Any] = [fit, hand_written, usual, matrix_product]
+    name, *arguments = sys.argv[1:]
+    {contender.__name__: contender for contender in contenders}[name](*arguments)
