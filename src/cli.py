@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from src.data import MNISTDataModule
 from src.errors import UserError
 from src.inference import import_network, write_predictions
+from src.memory import keep_freed_pages
 from src.messages import PROGRAM, Parser, silence_noise
 from src.models import Classifier, LossAndAccuracy
 from src.settings import refuse_contradictions, saved_settings, short_name
@@ -351,6 +352,7 @@ def main(args: ArgsType = None) -> int:
         The exit code: 0, 1 for an error, 128 + the number of a signal. Ends with 2 where the command line is wrong.
     """
     silence_noise()
+    keep_freed_pages()
     try:
         CLI(
             Classifier,
