@@ -5,7 +5,7 @@ ARGS ?=
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lenet5 cnn compare tensorboard test test-slow browser lint bench clean
+.PHONY: help setup lenet5 cnn compare tensorboard test test-slow screenshot browser lint bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
@@ -34,6 +34,9 @@ test: .venv/.ready ## run the tests (about 8 minutes on two cores)
 
 test-slow: .venv/.ready ## run the tests that take longer
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+screenshot: .venv/.ready ## make docs/tensorboard.png from version_0 of both networks
+	RUNS=lightning_logs SCREENSHOT=docs/tensorboard.png $(BIN)/python -m pytest tests/training/test_tensorboard.py
 
 browser: ## install Chromium for the tests that open a page (Debian and Ubuntu)
 	command -v chromedriver || { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends chromium chromium-driver; }

@@ -8,7 +8,6 @@ neighbouring blocks, with its 95 % interval (bootstrap). Writes docs/benchmarks.
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,6 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -25,7 +23,7 @@ from scipy.stats import bootstrap
 from tqdm import tqdm
 
 from benchmarks.contenders import multiply_adds
-from src.training.callbacks import device_name
+from src.training.machine import describe_machine
 
 KERAS = Path(".venv-keras", "bin", "python")
 WARM_UP = 2  # blocks
@@ -192,13 +190,7 @@ def main() -> None:
     if given.blocks < 2 * EVERY:
         parser.error(f"--blocks {given.blocks} is too few for an interval: at least {2 * EVERY}.")
     report: dict[str, Any] = {
-        "machine": {
-            "device": device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
-            "threads": torch.get_num_threads(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "lightning": lightning.__version__,
-        },
+        "machine": describe_machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
         "networks": {},
     }
     with tempfile.TemporaryDirectory() as logs:

@@ -22,6 +22,7 @@ from src.memory import keep_freed_pages
 from src.messages import PROGRAM, Parser, silence_noise
 from src.models import Classifier, LossAndAccuracy
 from src.settings import refuse_contradictions, saved_settings, short_name
+from src.training.board import TensorBoard
 from src.training.callbacks import Curves, Progress, RunSummary, describe_result
 from src.training.checkpoints import PREVIOUS, CheckedCheckpointIO, load_checkpoint
 from src.training.logger import RunLogger
@@ -106,6 +107,7 @@ class CLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "fit":
+            parser.add_lightning_class_args(TensorBoard, "tensorboard")
             parser.add_argument(
                 "--resume",
                 type=str,

@@ -2,7 +2,9 @@
 
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -14,6 +16,11 @@ def gather(value: T) -> list[T]:
     values = [value] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def gather_shares(shares: list[Tensor]) -> Tensor:
+    """Put together what each device made of its share of every batch: (N, K), in the order of the images."""
+    return torch.cat([share for batch in zip(*gather(shares), strict=True) for share in batch])
 
 
 def own(values: list[T]) -> list[T]:

@@ -2,17 +2,11 @@
 
 from pathlib import Path
 
-import torch
 from lightning import Trainer
 from torch import Tensor
 
 from src.files import replace_when_whole
-from src.processes import gather
-
-
-def gather_shares(shares: list[Tensor]) -> Tensor:
-    """Put together what each device predicted for its share of every batch: (N, K), in the order of the images."""
-    return torch.cat([share for batch in zip(*gather(shares), strict=True) for share in batch])
+from src.processes import gather_shares
 
 
 def write_predictions(trainer: Trainer, shares: list[Tensor], path: Path) -> None:

@@ -123,24 +123,26 @@ class Classifier(LightningModule, ABC):
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return batch[2] * self._loss_sum(batch, self.train_metrics)
+        return batch[2] * self._evaluate(batch, self.train_metrics)[0]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._loss_sum(batch, self.val_metrics)
+        self._evaluate(batch, self.val_metrics)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._loss_sum(batch, self.test_metrics)
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns: logits (N, K)."""
+        return self._evaluate(batch, self.test_metrics)[1]
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns: probabilities (N, K)."""
         return self(batch[0].to(self.dtype)).softmax(dim=1)
 
-    def _loss_sum(self, batch: Batch, metrics: LossAndAccuracy) -> Tensor:
+    def _evaluate(self, batch: Batch, metrics: LossAndAccuracy) -> tuple[Tensor, Tensor]:
+        """Returns: the summed loss, and logits (N, K)."""
         x_NCHW, labels_N, _ = batch
         logits_NK = self(x_NCHW.to(self.dtype))
         loss_sum = F.cross_entropy(logits_NK, labels_N, reduction="sum")
         metrics.update(loss_sum, logits_NK, labels_N)
-        return loss_sum
+        return loss_sum, logits_NK
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["train_sums"] = gather(self.train_metrics.sums())  # of an epoch that may be half done

@@ -2,23 +2,20 @@
 
 import json
 import os
-import platform
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import lightning
-import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer, TQDMProgressBar
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from src.files import replace_when_whole
 from src.models import Classifier
 from src.training.logger import RunLogger, curve_of
+from src.training.machine import describe_machine
 
 
 class Progress(TQDMProgressBar):
@@ -41,24 +38,15 @@ class Progress(TQDMProgressBar):
 
 
 class Curves(Callback):
-    """Adds to TensorBoard what isn't a metric of the network: settings, graph, learning rate, time of an epoch.
+    """Adds curves of what isn't a metric of the network: learning rate, time of an epoch.
 
-    Keeps the curves in the checkpoint, so that a resumed training goes on with them.
+    Keeps all curves in the checkpoint, so that a resumed training goes on with them.
     """
 
     epoch_ended = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.epoch_start = time.perf_counter()  # a training resumed inside an epoch starts none
-        if isinstance(trainer.logger, RunLogger):
-            settings = {"model": type(pl_module).__name__, "max_epochs": trainer.max_epochs}
-            settings |= pl_module.hparams | trainer.datamodule.hparams  # type: ignore[attr-defined]
-            hidden = {"_class_path", "_instantiator", "data_dir"}
-            trainer.logger.log_hyperparams({name: settings[name] for name in settings if name not in hidden})
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step == 0 and isinstance(trainer.logger, RunLogger):
-            _add_graph(trainer.logger, pl_module, batch[0][:1])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.epoch_start = time.perf_counter()
@@ -86,17 +74,6 @@ class Curves(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if isinstance(trainer.logger, RunLogger):
             trainer.logger.go_on(checkpoint.get("curves", {}), checkpoint["global_step"])
-
-
-@rank_zero_only
-def _add_graph(logger: RunLogger, pl_module: LightningModule, x_NCHW: torch.Tensor) -> None:
-    pl_module.eval()  # dropout would draw random numbers
-    try:
-        logger.experiment.add_graph(pl_module, x_NCHW.to(pl_module.dtype))
-    except Exception as error:  # tracing has many ways to fail on a user's network; training goes on
-        rank_zero_warn(f"TensorBoard has no graph of {type(pl_module).__name__}: {error}")
-    finally:
-        pl_module.train()
 
 
 class RunSummary(Callback):
@@ -129,14 +106,7 @@ class RunSummary(Callback):
             "test": test,
             "curves": trainer.logger.curves,
             "train_seconds": round(seconds, 3),
-            "machine": {
-                "device": device_name(pl_module.device),
-                "devices": trainer.world_size,
-                "threads": torch.get_num_threads(),
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "lightning": lightning.__version__,
-            },
+            "machine": describe_machine(pl_module.device, trainer.world_size),
         }
         run = Path(trainer.logger.log_dir)
         for metric in ("accuracy", "loss"):
@@ -173,13 +143,3 @@ def draw_curves(curves: dict[str, dict[int, float]], metric: str) -> Figure:
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
-
-
-def device_name(device: torch.device) -> str:
-    """What a processor or graphics card calls itself."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")  # platform.processor() is empty on Linux
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

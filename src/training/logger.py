@@ -54,7 +54,7 @@ class RunLogger(TensorBoardLogger):
                 tag, sub_run = curve
                 # The test comes after the last epoch, all else before its epoch is finished.
                 epoch = finished_epochs + (sub_run != "test")
-                self._writer(sub_run).add_scalar(tag, value, epoch)
+                self.writer(sub_run).add_scalar(tag, value, epoch)
                 self.curves[tag][sub_run][epoch] = value
             elif name != "epoch":
                 self.experiment.add_scalar(name, value, step)
@@ -68,23 +68,19 @@ class RunLogger(TensorBoardLogger):
             for sub_run, points in sub_runs.items():
                 self.curves[tag][sub_run].update(points)
                 for epoch, value in points.items():
-                    self._writer(sub_run).add_scalar(tag, value, epoch)
+                    self.writer(sub_run).add_scalar(tag, value, epoch)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Write the HPARAMS entry of this run; its metrics are the scalars of the sub-runs, by reference."""
-        metrics = [
-            hparams_summary.Metric(tag, group=run, display_name=f"{run} {tag}")
-            for run in ("test", "validation")
-            for tag in ("accuracy", "loss")
-        ]
+        """Write the HPARAMS entry of this run.
+
+        Nothing says which settings and metrics there are: so TensorBoard collects the settings of all runs,
+        puts those that differ first, and takes every scalar of the sub-runs as a metric.
+        """
         settings = params if isinstance(params, dict) else vars(params)
         plain = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in settings.items()}
-        writer = self.experiment._get_file_writer()
-        writer.add_summary(hparams_summary.hparams_config_pb([hparams_summary.HParam(key) for key in plain], metrics))
-        writer.add_summary(
-            hparams_summary.hparams_pb(plain, trial_id=str(Path(self.log_dir).relative_to(self.save_dir)))
-        )
+        summary = hparams_summary.hparams_pb(plain, trial_id=str(Path(self.log_dir).relative_to(self.save_dir)))
+        self.experiment._get_file_writer().add_summary(summary)
 
     @rank_zero_only
     def save(self) -> None:
@@ -101,7 +97,8 @@ class RunLogger(TensorBoardLogger):
             with suppress(OSError):  # it isn't empty: something was written before it failed
                 Path(self.log_dir).rmdir()
 
-    def _writer(self, sub_run: str) -> SummaryWriter:
+    def writer(self, sub_run: str) -> SummaryWriter:
+        """The writer of a sub-run; for the first process alone."""
         if sub_run not in self._writers:
             folder = Path(self.log_dir, sub_run)
             for events in folder.glob("events.out.tfevents.*"):

@@ -28,6 +28,7 @@ SURROUNDINGS = frozenset(
         "trainer.default_root_dir",
         "trainer.enable_progress_bar",
         "trainer.enable_model_summary",
+        "tensorboard",
     }
 )
 
@@ -107,7 +108,7 @@ def recipe(config: dict[str, Any], ignore: frozenset[str] = SEED | SURROUNDINGS)
     """The settings that make a training what it is, one entry for each, as ``trainer.max_epochs``."""
 
     def flatten(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and name not in ignore:
             for key, inner in value.items():
                 yield from flatten(inner, f"{name}.{key}" if name else str(key))
         elif name not in ignore:

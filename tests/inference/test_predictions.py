@@ -3,8 +3,8 @@
 import torch
 from torchvision.datasets import MNIST
 
-from src.inference.predictions import gather_shares
 from src.models import LeNet5
+from src.processes import gather_shares
 from src.training.checkpoints import load_checkpoint
 from tests.conftest import ROOT, RunCLI
 

@@ -1,0 +1,49 @@
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import train
+
+
+@pytest.fixture(scope="session")
+def runs(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two runs of two short epochs, LeNet5 and CNN; or the first ones in the folder RUNS, for the screenshot."""
+    if given := os.environ.get("RUNS"):
+        return [Path(given).resolve() / name / "version_0" for name in ("lenet5", "cnn")]
+    folder = tmp_path_factory.mktemp("runs")
+    short = [f"--trainer.limit_{name}_batches={batches}" for name, batches in (("train", 5), ("val", 2), ("test", 4))]
+    for name in ("lenet5", "cnn"):
+        train(folder, f"--config=configs/{name}.yaml", "--data.val_size=300", "--trainer.max_epochs=2", *short)
+    return [folder / "lightning_logs" / name / "version_0" for name in ("lenet5", "cnn")]
+
+
+@pytest.fixture(scope="session")
+def tensorboard(runs: list[Path]) -> Iterator[str]:
+    """The address of a TensorBoard that shows both runs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://localhost:{free.getsockname()[1]}"
+    command = [str(Path(sys.executable).with_name("tensorboard")), "--host=localhost", f"--logdir={runs[0].parents[1]}"]
+    server = subprocess.Popen([*command, f"--port={address.rpartition(':')[2]}"], stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(120):  # it reads the files in the background
+            try:
+                with urllib.request.urlopen(f"{address}/data/plugin/images/tags", timeout=10) as response:
+                    if response.read().count(b"version_0/test") == len(runs):
+                        break
+            except OSError:
+                pass
+            time.sleep(0.25)
+        else:
+            pytest.fail("TensorBoard doesn't show the runs")
+        yield address
+    finally:
+        server.terminate()
+        server.wait()

@@ -1,0 +1,139 @@
+"""TensorBoard as a person sees it: its page in Chromium, on two real runs."""
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from src.models import CNN
+
+# The page is made of shadow roots, one inside the other, which CSS selectors don't look into.
+WALK = """
+const skipped = ["STYLE", "SCRIPT", "TEMPLATE", "DOM-MODULE"];
+const children = node => [...(node.shadowRoot?.childNodes ?? []), ...node.childNodes];
+const all = node => skipped.includes(node.nodeName) ? [] : [node, ...children(node).flatMap(all)];
+"""
+WORDS = WALK + "return all(document.body).filter(n => n.nodeType === 3).map(n => n.data.trim()).filter(Boolean)"
+ELEMENTS = WALK + "return all(document.body).filter(n => n.nodeType === 1 && n.matches(arguments[0]))"
+
+
+class Page:
+    """One tab of TensorBoard."""
+
+    def __init__(self, browser: Any, url: str) -> None:
+        self.browser = browser
+        self.resize(1280, 1900)
+        browser.get("about:blank")  # a new fragment alone doesn't load the page
+        browser.get(url)
+
+    def resize(self, width: int, height: int) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    def wait(self, condition: Any) -> None:
+        """Until `condition` holds, as the page fills little by little."""
+        from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        try:
+            ignored = [StaleElementReferenceException]
+            WebDriverWait(self.browser, 30, ignored_exceptions=ignored).until(lambda _: condition())
+        except TimeoutException:
+            pytest.fail(f"The page shows {self.words()}")
+
+    def words(self) -> list[str]:
+        return self.browser.execute_script(WORDS)
+
+    def elements(self, selector: str) -> list[Any]:
+        return self.browser.execute_script(ELEMENTS, selector)
+
+    def shows(self, *texts: str) -> bool:
+        words = "\n".join(self.words())
+        return all(text in words for text in texts)
+
+
+def test_both_curves_of_both_runs_are_in_one_chart_of_accuracy_and_one_of_loss(
+    tensorboard: str, runs: list[Path], browser: Any, tmp_path: Path
+) -> None:
+    names = [f"{run.parent.name}/{run.name}" for run in runs]
+    only = "|".join(names)
+    page = Page(browser, f"{tensorboard}/?tagFilter=^(accuracy|loss)$&runFilter=^({only})/&smoothing=0#timeseries")
+    expected = {f"{name}/{sub}" for name in names for sub in ("train", "validation", "test")}
+    page.wait(lambda: [len(colours(card)) for card in page.elements("scalar-card")] == [6, 6])
+    cards = {
+        card.find_element("css selector", ".tag").get_attribute("title"): card for card in page.elements("scalar-card")
+    }
+    assert cards.keys() == {"accuracy", "loss"}
+    for card in cards.values():
+        assert colours(card).keys() == expected
+        for name, colour in colours(card).items():
+            if not name.endswith("test"):  # a single point
+                page.wait(lambda card=card, colour=colour: width_of_line(card, colour) > 0.1)
+    path = Path(os.environ.get("SCREENSHOT", tmp_path / "tensorboard.png"))
+    for button in page.elements("button.settings-button, button.expand-button"):  # closes one, opens the others
+        button.click()
+    page.wait(lambda: not page.shows("Card Width"))
+    page.resize(1280, 740)
+    browser.save_screenshot(str(path))
+    assert Image.open(path).size == (1280, 740)
+
+
+def colours(card: Any) -> dict[str, tuple[int, ...]]:
+    """The colour of each curve, by the names in the table below the chart."""
+    found = {}
+    for row in card.find_elements("css selector", "tb-data-table-content-row"):
+        name = text(row.find_elements("css selector", ".cell")[1])
+        style = row.find_element("css selector", ".row-circle span").value_of_css_property("background-color")
+        found[name] = tuple(int(part) for part in style.partition("(")[2].rstrip(")").split(",")[:3])
+    return found
+
+
+def width_of_line(card: Any, colour: tuple[int, ...]) -> float:
+    """The share of the chart's columns in which something of that colour is drawn."""
+    chart = Image.open(io.BytesIO(card.find_element("css selector", "line-chart canvas").screenshot_as_png))
+    return float((np.abs(np.asarray(chart.convert("RGB")).astype(int) - colour).max(axis=2) < 16).any(axis=0).mean())
+
+
+def test_other_tabs_show_pictures_texts_and_graph(tensorboard: str, runs: list[Path], browser: Any) -> None:
+    page = Page(browser, f"{tensorboard}/#images")
+    page.wait(lambda: page.shows(*(f"pictures/{name}" for name in ("mistakes", "confusion", "filters"))))
+    page.wait(lambda: len([i for i in page.elements("img") if int(i.get_property("naturalWidth")) > 300]) >= 6)
+
+    page = Page(browser, f"{tensorboard}/#text")
+    page.wait(lambda: page.shows("class_path: src.models.LeNet5", "network.conv1", torch.__version__))
+
+    page = Page(browser, f"{tensorboard}/#graphs")
+    layers = {"input", "output", *dict(CNN().network.named_children())}
+    page.wait(lambda: {node.get_attribute("data-name") for node in page.elements("g.node")} == layers)
+
+
+def test_runs_are_sorted_by_test_accuracy(tensorboard: str, runs: list[Path], browser: Any) -> None:
+    accuracy = {}
+    for run in runs:
+        results = json.loads((run / "results.json").read_text())
+        accuracy[f"{run.parent.name}/{run.name}"] = results["test"]["accuracy"]
+    by_accuracy = sorted(accuracy, key=lambda name: accuracy[name])
+    page = Page(browser, f"{tensorboard}/#hparams")
+    page.wait(lambda: page.shows(*accuracy, "test.accuracy", "Descending"))
+    assert [name for name in page.words() if name in ("model", "batch_size", "seed")][0] == "model"  # it differs
+    for direction, expected in (("Ascending", by_accuracy), ("Descending", by_accuracy[::-1])):
+        for choice in ("test.accuracy", direction):
+            item = next(item for item in page.elements("paper-item") if text(item) == choice)  # the first menu sorts
+            browser.execute_script("arguments[0].click()", item)  # in a menu that is closed
+        page.wait(lambda expected=expected: rows(page, expected) == expected)
+
+
+def rows(page: Page, names: list[str]) -> list[str]:
+    """Those names in the table, from top to bottom."""
+    cells = [cell for cell in page.elements("vaadin-grid-cell-content") if text(cell) in names]
+    return [text(cell) for cell in sorted(cells, key=lambda cell: cell.rect["y"])]
+
+
+def text(element: Any) -> str:
+    return element.get_property("textContent").strip()
