@@ -1,14 +1,18 @@
-"""The settings of a training, as its checkpoint tells them, against those on the command line."""
+"""The settings of a training: those on the command line, against what its checkpoint or its run tells."""
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser
 
 from src.errors import UserError
 from src.inference import imported_network
 from src.training.checkpoints import load_checkpoint
+from src.training.runs import recipe
 
 # Settings that may differ from those of the training: they don't change what is computed.
 FREE_SETTINGS = {"data.data_dir", "data.batch_size"}
@@ -64,6 +68,16 @@ def refuse_contradictions(settings: Namespace, saved: dict[str, Any]) -> None:
         given = settings.get(key.replace("model.", "model.init_args.", 1))
         if key not in FREE_SETTINGS and given != value:
             raise UserError(f"--{key} {given} contradicts {settings.ckpt_path}, which was made with {value}.")
+
+
+def recipe_of(config: Namespace, parser: LightningArgumentParser, ignore: frozenset[str]) -> dict[str, Any]:
+    """The `recipe` of what `parser` has read, as it would be in the config.yaml of a run."""
+    return recipe(yaml.safe_load(parser.dump(config, skip_none=False)), ignore)
+
+
+def runs_folder(config: Namespace) -> Path:
+    """Where the runs of that network lie."""
+    return Path(config.trainer.default_root_dir or ".", "lightning_logs", short_name(config.model.class_path).lower())
 
 
 def short_name(class_path: str) -> str:
