@@ -1,11 +1,13 @@
 """The command line: LightningCLI with this project's data, run folder and plain errors."""
 
+import copy
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt
 from lightning import Callback, Trainer
@@ -18,14 +20,14 @@ from src.commands import WITHOUT_TRAINER
 from src.data import MNISTDataModule
 from src.errors import UserError
 from src.inference import write_predictions
-from src.messages import PROGRAM, Parser, silence_noise
+from src.messages import NAME_A_CHECKPOINT, PROGRAM, Parser, silence_noise
 from src.models import Classifier, LossAndAccuracy
 from src.settings import recipe_of, refuse_contradictions, runs_folder, saved_settings
 from src.training.callbacks import Curves, Progress, RunSummary, describe_result
 from src.training.checkpoints import PREVIOUS, CheckedCheckpointIO, load_checkpoint
 from src.training.logger import RunLogger
 from src.training.randomness import RandomState
-from src.training.runs import SURROUNDINGS, Run, differences, find_runs, has_recipe, recipe
+from src.training.runs import SURROUNDINGS, Run, differences, find_runs, has_recipe, recipe, run_folder
 from src.training.stopping import Interrupted, Stopping
 
 COMMANDS = {
@@ -41,7 +43,7 @@ CHOSEN_RUN = "RESUMED_RUN"  # environment variable: what --resume auto chose, fo
 
 
 class CLI(LightningCLI):
-    """``fit``, ``validate``, ``test``, ``predict`` and ``compare`` for any subclass of `Classifier`, on MNIST.
+    """``fit``, ``validate``, ``test``, ``predict`` and the commands of `src.commands`, for any `Classifier`.
 
     A run of ``fit`` gets a folder of its own, ends with the test of its last weights and writes
     results.json. ``compare`` reads such runs. The others take network and data settings from the checkpoint.
@@ -135,7 +137,7 @@ class CLI(LightningCLI):
             super().parse_arguments(parser, args)
             refuse_contradictions(self.config[self.config.subcommand], saved)
         elif self.config.subcommand != "fit":
-            raise UserError("Name a checkpoint: --ckpt_path lightning_logs/lenet5/version_0/checkpoints/last.ckpt")
+            raise UserError(NAME_A_CHECKPOINT)
         elif given.model is None:
             raise UserError(NAME_A_NETWORK)
 
@@ -252,11 +254,19 @@ class CLI(LightningCLI):
             raise
 
     def fit(self, **kwargs: Any) -> None:
+        self._refuse_other_number_of_classes()
         if self.run and self.trainer.is_global_zero:
             print(f"Going on with {self.run.folder}")
         with self._own_folder():
             self.trainer.fit(**kwargs)
             self.trainer.test(self.model, self.datamodule, verbose=False)  # RunSummary tells and keeps the result
+
+    def _refuse_other_number_of_classes(self) -> None:
+        network, classes = copy.deepcopy(self.model).eval(), len(self.datamodule.classes)
+        with torch.inference_mode():
+            outputs = network(torch.zeros(1, 1, 28, 28, dtype=network.dtype)).shape[-1]
+        if outputs != classes:
+            raise UserError(f"{type(network).__name__} tells {outputs} classes apart, but the data set has {classes}.")
 
     def _own_folder(self) -> AbstractContextManager[None]:
         logger = self.trainer.logger
@@ -276,9 +286,8 @@ class CLI(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         shares: Any = self.trainer.predict(**kwargs)
-        folder = Path(kwargs["ckpt_path"]).parent
-        run = folder.parent if folder.name == "checkpoints" else folder
-        write_predictions(self.trainer, shares, run / "predictions.csv")
+        path = run_folder(Path(kwargs["ckpt_path"])) / "predictions.csv"
+        write_predictions(self.trainer, shares, self.datamodule.classes, path)
 
     def _print_result(self, images: str, metrics: LossAndAccuracy) -> None:
         result = metrics.compute()  # on every rank: it may reduce

@@ -9,6 +9,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from src.data import MNISTDataModule
 from src.errors import UserError
 from src.inference import imported_network
 from src.training.checkpoints import load_checkpoint
@@ -37,7 +38,8 @@ def saved_settings(ckpt_path: str, named: Namespace | None) -> dict[str, Any]:
             raise UserError(f"{ckpt_path} names {inner}, of a module that is not imported: it is refused.")
     if imported_network(class_path) is None:
         raise UserError(f"{ckpt_path} holds {class_path}. If you trust that module, name it: --model {class_path}")
-    data = {
+    data = dict(MNISTDataModule().hparams)  # what a checkpoint of an earlier version doesn't tell
+    data |= {
         key: value
         for key, value in checkpoint.get("datamodule_hyper_parameters", {}).items()
         if not key.startswith("_")
