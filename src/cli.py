@@ -35,6 +35,7 @@ COMMANDS = {
     "validate": "Measure a checkpoint on the validation images of its run.",
     "test": "Measure a checkpoint on the test images.",
     "predict": "Write the answers of a checkpoint for the test images to predictions.csv in its run.",
+    "export": "Write a checkpoint as ONNX and as a program of torch.export, checked on the test images.",
     "compare": "Compare networks by all their runs: a report with a verdict and error bars.",
 }
 

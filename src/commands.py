@@ -9,10 +9,10 @@ from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser
 
 from src.errors import UserError
-from src.inference import import_network
-from src.messages import PROGRAM
+from src.inference import TrainedNetwork, import_network
+from src.messages import NAME_A_CHECKPOINT, PROGRAM
 from src.settings import recipe_of, runs_folder, short_name
-from src.training.runs import SEED, SURROUNDINGS
+from src.training.runs import SEED, SURROUNDINGS, run_folder
 
 
 class Command(NamedTuple):
@@ -33,7 +33,7 @@ def _add_compare_arguments(parser: LightningArgumentParser) -> None:
         "--margin",
         type=NonNegativeFloat,
         default=10.0,
-        help="The largest difference that doesn't matter, in images of the 10,000.",
+        help="The largest difference that doesn't matter, in test images.",
     )
     parser.add_argument("--name", type=str, help="Name of the comparison; by default that of the networks.")
     parser.add_argument("--output", type=str, default="comparison", help="Folder of all comparisons.")
@@ -70,4 +70,29 @@ def _compare(given: Namespace, fit: LightningArgumentParser, args: list[str]) ->
     )
 
 
-WITHOUT_TRAINER = {"compare": Command(_add_compare_arguments, _compare)}
+def _add_export_arguments(parser: LightningArgumentParser) -> None:
+    parser.add_argument("--ckpt_path", type=str, help="The checkpoint.")
+    parser.add_argument("--output", type=str, metavar="FOLDER", help="Where to write; by default the run folder.")
+    parser.add_argument("--data_dir", type=str, help="Folder of the data; by default that of the training.")
+    parser.add_argument("--model", type=str, metavar="MODULE.CLASS", help="The network, if it is one of your own.")
+
+
+def _export(given: Namespace, fit: LightningArgumentParser, args: list[str]) -> None:
+    from src.inference.export import export
+
+    if given.ckpt_path is None:
+        raise UserError(NAME_A_CHECKPOINT)
+    named = import_network(given.model) if given.model is not None else None
+    checkpoint = Path(given.ckpt_path)
+    trained = TrainedNetwork(checkpoint)
+    if named not in (None, type(trained.network)):
+        raise UserError(f"{checkpoint} holds {type(trained.network).__name__}, not {given.model}.")
+    if given.data_dir is not None:
+        trained.datamodule.data_dir = Path(given.data_dir)
+    export(trained, Path(given.output) if given.output else run_folder(checkpoint))
+
+
+WITHOUT_TRAINER = {
+    "export": Command(_add_export_arguments, _export),
+    "compare": Command(_add_compare_arguments, _compare),
+}
