@@ -1,33 +1,35 @@
 """The command line: LightningCLI with this project's data, run folder and plain errors."""
 
+import copy
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import yaml
+import torch
 from jsonargparse import Namespace
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar, Timer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from src.commands import WITHOUT_TRAINER
 from src.data import MNISTDataModule
 from src.errors import UserError
-from src.inference import import_network, write_predictions
+from src.inference import write_predictions
 from src.memory import keep_freed_pages
-from src.messages import PROGRAM, Parser, silence_noise
+from src.messages import NAME_A_CHECKPOINT, PROGRAM, Parser, silence_noise
 from src.models import Classifier, LossAndAccuracy
-from src.settings import refuse_contradictions, saved_settings, short_name
+from src.settings import recipe_of, refuse_contradictions, runs_folder, saved_settings
 from src.training.board import TensorBoard
 from src.training.callbacks import Curves, Progress, RunSummary, describe_result
 from src.training.checkpoints import PREVIOUS, CheckedCheckpointIO, load_checkpoint
 from src.training.logger import RunLogger
 from src.training.randomness import RandomState
-from src.training.runs import SEED, SURROUNDINGS, Run, differences, find_runs, has_recipe, recipe
+from src.training.runs import SURROUNDINGS, Run, differences, find_runs, has_recipe, recipe, run_folder
 from src.training.stopping import Interrupted, Stopping
 
 COMMANDS = {
@@ -35,6 +37,7 @@ COMMANDS = {
     "validate": "Measure a checkpoint on the validation images of its run.",
     "test": "Measure a checkpoint on the test images.",
     "predict": "Write the answers of a checkpoint for the test images to predictions.csv in its run.",
+    "export": "Write a checkpoint as ONNX and as a program of torch.export, checked on the test images.",
     "compare": "Compare networks by all their runs: a report with a verdict and error bars.",
 }
 
@@ -43,7 +46,7 @@ CHOSEN_RUN = "RESUMED_RUN"  # environment variable: what --resume auto chose, fo
 
 
 class CLI(LightningCLI):
-    """``fit``, ``validate``, ``test``, ``predict`` and ``compare`` for any subclass of `Classifier`, on MNIST.
+    """``fit``, ``validate``, ``test``, ``predict`` and the commands of `src.commands`, for any `Classifier`.
 
     A run of ``fit`` gets a folder of its own, ends with the test of its last weights and writes
     results.json. ``compare`` reads such runs. The others take network and data settings from the checkpoint.
@@ -70,23 +73,10 @@ class CLI(LightningCLI):
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
         subparsers: Any = parser._subparsers
-        compare = self._subcommand_parsers["compare"] = Parser()
-        compare.add_argument(
-            "folders", nargs="*", default=[], metavar="FOLDER", help="Folder with finished runs, at any depth."
-        )
-        compare.add_argument("--train", nargs="+", metavar="CONFIG", help="Train these configs first, where runs lack.")
-        compare.add_argument("--seeds", type=PositiveInt, default=5, help="How many runs of each config --train makes.")
-        compare.add_argument(
-            "--margin",
-            type=NonNegativeFloat,
-            default=10.0,
-            help="The largest difference that doesn't matter, in images of the 10,000.",
-        )
-        compare.add_argument("--name", type=str, help="Name of the comparison; by default that of the networks.")
-        compare.add_argument("--output", type=str, default="comparison", help="Folder of all comparisons.")
-        compare.add_argument("--data_dir", type=str, help="Folder of the data; by default that of the first run.")
-        compare.add_argument("--model", nargs="+", metavar="MODULE.CLASS", help="Networks of your own that runs hold.")
-        subparsers._group_actions[0].add_subcommand("compare", compare, help=COMMANDS["compare"])
+        for name, command in WITHOUT_TRAINER.items():
+            self._subcommand_parsers[name] = Parser()
+            command.add_arguments(self._subcommand_parsers[name])
+            subparsers._group_actions[0].add_subcommand(name, self._subcommand_parsers[name], help=COMMANDS[name])
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -128,9 +118,9 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
         given = self.config[self.config.subcommand]
-        if self.config.subcommand == "compare":
-            self._compare(given, sys.argv[1:] if args is None else list(args))
-            raise SystemExit(0)  # it needs no trainer
+        if command := WITHOUT_TRAINER.get(self.config.subcommand):
+            command.run(given, self._parser("fit"), sys.argv[1:] if args is None else list(args))
+            raise SystemExit(0)
         if not 0 <= given.seed_everything < 2**32:
             raise UserError(f"--seed_everything is {given.seed_everything}; it must be 0 … {2**32 - 1}.")
         if self.config.subcommand == "fit" and given.resume and (run := self._run_to_resume(given)):
@@ -138,7 +128,8 @@ class CLI(LightningCLI):
             args = self._arguments_of(run, given.resume, sys.argv[1:] if args is None else list(args))
             super().parse_arguments(parser, args)
             given = self.config.fit
-            if changed := differences(self._settings(given, SURROUNDINGS), recipe(run.config, SURROUNDINGS)):
+            settings = recipe_of(given, self._parser("fit"), SURROUNDINGS)
+            if changed := differences(settings, recipe(run.config, SURROUNDINGS)):
                 raise UserError(f"{run.folder} was started with other settings: {', '.join(changed)}.")
         if given.ckpt_path is not None:
             # The settings of the checkpoint become the defaults, so that what is given can be compared.
@@ -150,12 +141,9 @@ class CLI(LightningCLI):
             super().parse_arguments(parser, args)
             refuse_contradictions(self.config[self.config.subcommand], saved)
         elif self.config.subcommand != "fit":
-            raise UserError("Name a checkpoint: --ckpt_path lightning_logs/lenet5/version_0/checkpoints/last.ckpt")
+            raise UserError(NAME_A_CHECKPOINT)
         elif given.model is None:
             raise UserError(NAME_A_NETWORK)
-
-    def _settings(self, config: Namespace, ignore: frozenset[str]) -> dict[str, Any]:
-        return recipe(yaml.safe_load(self._parser("fit").dump(config, skip_none=False)), ignore)
 
     def _run_to_resume(self, given: Namespace) -> Run | None:
         """The run named with ``--resume``; with "auto" the newest of these settings that was cut, if there is one."""
@@ -170,10 +158,10 @@ class CLI(LightningCLI):
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             if given.model is None:
                 raise UserError(NAME_A_NETWORK)
-            settings = self._settings(given, SURROUNDINGS)
+            settings = recipe_of(given, self._parser("fit"), SURROUNDINGS)
             cut = [
                 run
-                for run in find_runs(_runs_folder(given))
+                for run in find_runs(runs_folder(given))
                 if not run.is_finished and has_recipe(run, settings, SURROUNDINGS) and not run.is_busy
             ]
             os.environ[CHOSEN_RUN] = str(cut[-1].folder) if cut else ""
@@ -228,7 +216,7 @@ class CLI(LightningCLI):
                 callbacks += self._checkpoints()
             if config.logger in (None, True):
                 version = self.run.folder if self.run else None
-                folder = version.parent if version else _runs_folder(self.config.fit)
+                folder = version.parent if version else runs_folder(self.config.fit)
                 kwargs["logger"] = RunLogger(str(folder.parent), folder.name, version.name if version else None)
         else:
             kwargs["logger"] = False
@@ -270,11 +258,19 @@ class CLI(LightningCLI):
             raise
 
     def fit(self, **kwargs: Any) -> None:
+        self._refuse_other_number_of_classes()
         if self.run and self.trainer.is_global_zero:
             print(f"Going on with {self.run.folder}")
         with self._own_folder():
             self.trainer.fit(**kwargs)
             self.trainer.test(self.model, self.datamodule, verbose=False)  # RunSummary tells and keeps the result
+
+    def _refuse_other_number_of_classes(self) -> None:
+        network, classes = copy.deepcopy(self.model).eval(), len(self.datamodule.classes)
+        with torch.inference_mode():
+            outputs = network(torch.zeros(1, 1, 28, 28, dtype=network.dtype)).shape[-1]
+        if outputs != classes:
+            raise UserError(f"{type(network).__name__} tells {outputs} classes apart, but the data set has {classes}.")
 
     def _own_folder(self) -> AbstractContextManager[None]:
         logger = self.trainer.logger
@@ -294,49 +290,13 @@ class CLI(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         shares: Any = self.trainer.predict(**kwargs)
-        folder = Path(kwargs["ckpt_path"]).parent
-        run = folder.parent if folder.name == "checkpoints" else folder
-        write_predictions(self.trainer, shares, run / "predictions.csv")
-
-    def _compare(self, given: Namespace, args: list[str]) -> None:
-        from src.comparison import Trainings, compare  # scipy and jinja2: half a second for the other commands
-
-        if not given.folders and not given.train:
-            raise UserError("Name folders of runs, or configs: compare lightning_logs/lenet5 lightning_logs/cnn")
-        if given.name is not None and (not given.name or Path(given.name).name != given.name):
-            raise UserError(f"--name {given.name!r} is not the name of a folder.")
-        for class_path in given.model or []:
-            import_network(class_path)
-        planned: list[Trainings] = []
-        for path in given.train or []:
-            fit = self._parser("fit").parse_args(["--config", path])
-            if fit.model is None:
-                raise UserError(f"{path} names no network.")
-            settings = self._settings(fit, SEED | SURROUNDINGS)
-            if same := [one.config for one in planned if one.settings == settings]:
-                raise UserError(f"{path} trains the same as {same[0]}.")
-            planned.append(Trainings(path, short_name(fit.model.class_path), settings, _runs_folder(fit), given.seeds))
-        compare(
-            [Path(folder) for folder in given.folders],
-            planned,
-            given.margin,
-            Path(given.output),
-            given.name,
-            Path(given.data_dir) if given.data_dir else None,
-            [*PROGRAM.split(), *args],
-        )
+        path = run_folder(Path(kwargs["ckpt_path"])) / "predictions.csv"
+        write_predictions(self.trainer, shares, self.datamodule.classes, path)
 
     def _print_result(self, images: str, metrics: LossAndAccuracy) -> None:
         result = metrics.compute()  # on every rank: it may reduce
         if self.trainer.is_global_zero:
             print(describe_result(type(self.model).__name__, images, result))
-
-
-def _runs_folder(settings: Namespace) -> Path:
-    """Where the runs of that network lie."""
-    return Path(
-        settings.trainer.default_root_dir or ".", "lightning_logs", short_name(settings.model.class_path).lower()
-    )
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 PROGRAM = "python -m src"
+NAME_A_CHECKPOINT = "Name a checkpoint: --ckpt_path lightning_logs/lenet5/version_0/checkpoints/last.ckpt"
 
 
 class Parser(LightningArgumentParser):
@@ -67,6 +68,7 @@ def silence_noise() -> None:
     ):
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # "No CUDA runtime": torch's timer asks
+    logging.getLogger("torch.fx.experimental.symbolic_shapes").setLevel(logging.ERROR)  # a page if an export fails
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "💡 Tip" not in record.getMessage()  # advertisements
     )

@@ -1,14 +1,19 @@
-"""The settings of a training, as its checkpoint tells them, against those on the command line."""
+"""The settings of a training: those on the command line, against what its checkpoint or its run tells."""
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser
 
+from src.data import MNISTDataModule
 from src.errors import UserError
 from src.inference import imported_network
 from src.training.checkpoints import load_checkpoint
+from src.training.runs import recipe
 
 # Settings that may differ from those of the training: they don't change what is computed.
 FREE_SETTINGS = {"data.data_dir", "data.batch_size"}
@@ -33,7 +38,8 @@ def saved_settings(ckpt_path: str, named: Namespace | None) -> dict[str, Any]:
             raise UserError(f"{ckpt_path} names {inner}, of a module that is not imported: it is refused.")
     if imported_network(class_path) is None:
         raise UserError(f"{ckpt_path} holds {class_path}. If you trust that module, name it: --model {class_path}")
-    data = {
+    data = dict(MNISTDataModule().hparams)  # what a checkpoint of an earlier version doesn't tell
+    data |= {
         key: value
         for key, value in checkpoint.get("datamodule_hyper_parameters", {}).items()
         if not key.startswith("_")
@@ -68,6 +74,16 @@ def refuse_contradictions(settings: Namespace, saved: dict[str, Any]) -> None:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value  # a checkpoint may hold either
+
+
+def recipe_of(config: Namespace, parser: LightningArgumentParser, ignore: frozenset[str]) -> dict[str, Any]:
+    """The `recipe` of what `parser` has read, as it would be in the config.yaml of a run."""
+    return recipe(yaml.safe_load(parser.dump(config, skip_none=False)), ignore)
+
+
+def runs_folder(config: Namespace) -> Path:
+    """Where the runs of that network lie."""
+    return Path(config.trainer.default_root_dir or ".", "lightning_logs", short_name(config.model.class_path).lower())
 
 
 def short_name(class_path: str) -> str:

@@ -222,8 +222,8 @@ def test_agreement_with_the_checkpoint_is_none(cli: RunCLI, lenet5_run: Path) ->
 
 @pytest.fixture
 def my_network(tmp_path: Path) -> Path:
-    """The folder of my_network.py, exactly as it stands in the README, but for a mark left by its import."""
-    (code,) = re.findall(r"```python\n(# my_network\.py\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """The folder of my_network.py, exactly as it stands in docs/extend.md, but for a mark left by its import."""
+    (code,) = re.findall(r"```python\n(# my_network\.py\n.*?)```", (ROOT / "docs" / "extend.md").read_text(), re.DOTALL)
     folder = tmp_path / "modules"
     folder.mkdir()
     mark = f"\nfrom pathlib import Path\n\nPath({str(tmp_path / 'imported')!r}).touch()\n"

@@ -9,11 +9,20 @@ from pathlib import Path
 from src.comparison.corruptions import choose_images
 from src.comparison.cost import size, time_inference
 from src.comparison.evaluation import evaluate
-from src.comparison.groups import Group, LeftOut, add, count_each_seed_once, data_differences, find_groups, name_apart
+from src.comparison.groups import (
+    Group,
+    LeftOut,
+    add,
+    common_classes,
+    count_each_seed_once,
+    data_differences,
+    find_groups,
+    name_apart,
+)
 from src.comparison.numbers import collect
 from src.comparison.report import table, write_report
 from src.comparison.trainings import Trainings, fix_number, train_missing
-from src.data.source import fetch_mnist, read_mnist
+from src.data import MNISTDataModule
 from src.errors import UserError
 from src.inference import TrainedNetwork
 
@@ -47,8 +56,10 @@ def compare(
     """
     groups, left_out = find_groups(folders)
     recipes = [group.recipe for group in groups]
-    if len(groups) + sum(one.settings not in recipes for one in planned) < 2:
+    recipes += [one.settings for one in planned if one.settings not in recipes]
+    if len(recipes) < 2:
         raise UserError(ONE_NETWORK.format(([group.name for group in groups] + [one.name for one in planned])[0]))
+    classes = common_classes(recipes)
     names = dict.fromkeys([group.name for group in groups] + [one.name for one in planned])
     name = name or re.sub(r"[^\w.-]", "_", "-vs-".join(names).lower()).lstrip(".")
     number_of_runs = "The number of runs was not fixed by this program before they were made."
@@ -63,8 +74,10 @@ def compare(
 
     if data_dir is None:
         data_dir = Path(groups[0].runs[0].config["data"]["data_dir"])
-    fetch_mnist(data_dir)
-    images_NHW, labels_N = read_mnist(data_dir, "t10k")
+    data = MNISTDataModule(str(data_dir), classes=classes)
+    data.prepare_data()
+    data.setup("test")
+    images_NHW, labels_N = data.test
     evaluations, unusable = evaluate([run for group in groups for run in group.runs], images_NHW, labels_N)
     left_out |= {run.folder: reason for run, reason in unusable.items()}
     for group in groups:
@@ -75,10 +88,10 @@ def compare(
     _at_least_two(groups, left_out)
 
     networks = {group.name: TrainedNetwork(group.runs[0].checkpoint).network for group in groups}
-    report = collect(groups, evaluations, list(networks.values()), labels_N.numpy(), margin)
+    report = collect(groups, evaluations, list(networks.values()), labels_N.numpy(), data.classes, margin)
     for described, group in zip(report["networks"], groups, strict=True):
         described["cost"] = size(networks[group.name])
-        described["settings"] = {name: value for name, value in group.recipe.items() if value is not None}
+        described["settings"] = group.recipe
     report["notes"] = [f"The data settings differ: {text}." for text in data_differences(groups)]
     report["robustness_images"] = len(choose_images(labels_N))
     report["left_out"] = {str(folder): reason for folder, reason in left_out.items()}

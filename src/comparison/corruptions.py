@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as transform
 
 SEED = 0
 STRENGTHS = 5  # of each corruption
-IMAGES_PER_DIGIT = 200
+IMAGES_PER_CLASS = 200
 
 
 class Corruption(NamedTuple):
@@ -123,6 +123,6 @@ def corrupt(images_NHW: Tensor, name: str, step: int) -> Tensor:
 
 
 def choose_images(labels_N: Tensor) -> Tensor:
-    """The fixed images that are corrupted: indices (2000,), 200 for each of ten digits."""
+    """The fixed images that are corrupted: indices, 200 for each class."""
     order_N = torch.from_numpy(np.random.default_rng(SEED).permutation(len(labels_N)))
-    return torch.cat([order_N[labels_N[order_N] == digit][:IMAGES_PER_DIGIT] for digit in range(10)])
+    return torch.cat([order_N[labels_N[order_N] == label][:IMAGES_PER_CLASS] for label in labels_N.unique()])

@@ -37,7 +37,7 @@ def evaluate(runs: list[Run], images_NHW: Tensor, labels_N: Tensor) -> tuple[dic
     Args:
         runs: Finished runs.
         images_NHW: The test images, uint8.
-        labels_N: Their digits.
+        labels_N: Their labels.
 
     Returns:
         The evaluations, and why each run that has none can't be used.

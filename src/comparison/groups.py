@@ -82,6 +82,20 @@ def count_each_seed_once(groups: list[Group], left_out: LeftOut) -> None:
         group.runs = [chosen[seed] for seed in sorted(chosen)]
 
 
+def common_classes(recipes: list[dict[str, Any]]) -> list[str] | None:
+    """The classes that all these tell apart, see `MNISTDataModule`.
+
+    Raises:
+        UserError: They were not all trained on the same data set.
+    """
+    first, *others = (recipe.get("data.classes") for recipe in recipes)
+    for other in others:
+        if other != first:
+            names = [", ".join(classes) if classes else "MNIST's digits" for classes in (first, other)]
+            raise UserError(f"Runs of different data sets can't be compared: {names[0]}, and {names[1]}.")
+    return first
+
+
 def data_differences(groups: list[Group]) -> list[str]:
     """Data settings in which the groups differ, as ``data.val_size: 0 and 5000``."""
     data = [{name: value for name, value in group.recipe.items() if name.startswith("data.")} for group in groups]
@@ -99,7 +113,9 @@ def _is_usable(run: Run, left_out: LeftOut) -> bool:
             raise UserError("Its results.json names no network.")
         if not {"errors", "images"} <= run.results["test"].keys():
             raise UserError("Its results.json tells no test errors.")
-        recipe(run.config)
+        classes = recipe(run.config).get("data.classes", [])
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise UserError("Its config.yaml names no classes.")
     except (UserError, AttributeError) as error:
         left_out[run.folder] = str(error)
         return False

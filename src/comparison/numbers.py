@@ -33,6 +33,7 @@ def collect(
     evaluations: dict[Run, Evaluation],
     networks: list[Classifier],
     labels_N: NDArray[np.int64],
+    classes: list[str],
     margin: float,
 ) -> dict[str, Any]:
     """Compare groups of runs.
@@ -41,7 +42,8 @@ def collect(
         groups: Two or more.
         evaluations: Of every run in `groups`.
         networks: One network of each group.
-        labels_N: The digits of the test images.
+        labels_N: The labels of the test images.
+        classes: Their names.
         margin: The largest difference, in images, that doesn't matter.
     """
     answers = [np.stack([evaluations[run].probabilities_NK for run in group.runs]) for group in groups]  # (S, N, K)
@@ -55,6 +57,7 @@ def collect(
     secondary = statistics.seeds([np.array(runs) for runs in last_epochs]) if len(last_epochs) == len(groups) else {}
     return {
         "images": len(labels_N),
+        "classes": classes,
         "margin": margin,
         "networks": described,
         "pairs": [
@@ -77,7 +80,8 @@ def _network(
     answers_SN = probabilities_SNK.argmax(axis=2)
     errors = (answers_SN != labels_N).sum(axis=1)
     digits = range(probabilities_SNK.shape[2])
-    epochs, published = PUBLISHED.get(results[0]["model"], (0, None))
+    on_mnist = group.recipe.get("data.classes") is None
+    epochs, published = PUBLISHED.get(results[0]["model"], (0, None)) if on_mnist else (0, None)
     confidence = [_confidence(probabilities_NK, labels_N) for probabilities_NK in probabilities_SNK]
     return {
         "name": group.name,
@@ -216,6 +220,7 @@ def _pair(
         "b": b["name"],
         "fewer_errors": a["name"] if difference.mean <= 0 else b["name"],
         "difference": asdict(difference),
+        "images": wrong_a_SN.shape[1],
         "margin": margin,
         "verdict": statistics.verdict(difference, margin),
         "single_runs_agree": statistics.single_runs_agree(fewer, more),

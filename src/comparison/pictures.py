@@ -73,7 +73,7 @@ def errors(numbers: Numbers) -> Figure:
     """A mark for every run, the mean with its interval, and the published single run."""
     networks = numbers["networks"]
     figure = Figure(figsize=(WIDTH, 1.5 + 0.75 * len(networks)))
-    axes = figure.add_subplot(xlabel="errors in 10,000 test images", title="Errors of every run")
+    axes = figure.add_subplot(xlabel=f"errors in {numbers['images']:,} test images", title="Errors of every run")
     for row, network in enumerate(networks):
         runs = np.array([run["errors"] for run in network["runs"]])
         # Equal runs are drawn side by side.
@@ -100,7 +100,8 @@ def difference(numbers: Numbers) -> Figure:
     """The difference of each pair with both intervals, the zero line, and what doesn't matter."""
     pairs, margin = numbers["pairs"], numbers["margin"]
     figure = Figure(figsize=(WIDTH, 2.0 + 0.7 * len(pairs)))
-    axes = figure.add_subplot(xlabel="difference of mean errors in 10,000 test images", title="Difference")
+    images = f"{numbers['images']:,} test images"
+    axes = figure.add_subplot(xlabel=f"difference of mean errors in {images}", title="Difference")
     axes.axvspan(
         -margin, margin, color=axes.yaxis.label.get_color(), alpha=0.08, label=f"up to {margin:g}: doesn't matter"
     )
@@ -124,14 +125,14 @@ def difference(numbers: Numbers) -> Figure:
 
 
 def confusion(numbers: Numbers) -> Figure:
-    """Mean number of images of each digit that a run takes for another."""
-    networks = numbers["networks"]
+    """Mean number of images of each class that a run takes for another."""
+    networks, classes = numbers["networks"], numbers["classes"]
     figure = Figure(figsize=(WIDTH, 0.62 * WIDTH * -(-len(networks) // 2)))
-    off_diagonal = [np.array(network["confusion"]) * (1 - np.eye(10)) for network in networks]
+    off_diagonal = [np.array(network["confusion"]) * (1 - np.eye(len(classes))) for network in networks]
     highest = max(matrix.max() for matrix in off_diagonal)
     for number, (network, matrix) in enumerate(zip(networks, off_diagonal, strict=True), start=1):
         axes = figure.add_subplot(
-            -(-len(networks) // 2), 2, number, title=network["name"], xlabel="answer", ylabel="digit"
+            -(-len(networks) // 2), 2, number, title=network["name"], xlabel="answer", ylabel="label"
         )
         paper, colour = axes.get_facecolor(), axes.plot([], [])[0].get_color()
         axes.imshow(matrix, LinearSegmentedColormap.from_list("", [paper, colour]), vmin=0, vmax=highest)
@@ -139,25 +140,25 @@ def confusion(numbers: Numbers) -> Figure:
             shade = axes.images[0].cmap(matrix[row, column] / max(highest, 1e-9))
             ink = "black" if np.dot(shade[:3], (0.3, 0.6, 0.1)) > 0.5 else "white"
             axes.text(column, row, f"{matrix[row, column]:.1f}", ha="center", va="center", fontsize=5.5, color=ink)
-        axes.set_xticks(range(10))
-        axes.set_yticks(range(10))
+        axes.set_xticks(range(len(classes)), classes, rotation=_rotation(classes))
+        axes.set_yticks(range(len(classes)), classes)
         axes.grid(visible=False)
     figure.suptitle("Errors of one run, on average", fontsize=11)
     return figure
 
 
 def digits(numbers: Numbers) -> Figure:
-    """Accuracy for each digit, with the interval over seeds."""
-    networks = numbers["networks"]
+    """Accuracy for each class, with the interval over seeds."""
+    networks, classes = numbers["networks"], numbers["classes"]
     figure = Figure(figsize=(WIDTH, 3.4))
-    axes = figure.add_subplot(title="Accuracy of each digit", xlabel="digit", ylabel="accuracy in %")
+    axes = figure.add_subplot(title="Accuracy of each class", xlabel="label", ylabel="accuracy in %")
     for number, network in enumerate(networks):
-        x = np.arange(10) + 0.5 * (number - (len(networks) - 1) / 2) / len(networks)
+        x = np.arange(len(classes)) + 0.5 * (number - (len(networks) - 1) / 2) / len(networks)
         mean = 100 * np.array([digit["mean"] for digit in network["digits"]])
         known = network["digits"][0]["low"] is not None
         reach = 100 * np.array([digit["high"] - digit["mean"] if known else 0 for digit in network["digits"]])
         axes.errorbar(x, mean, reach, fmt=MARKERS[number % 6], capsize=2, markersize=5, label=network["name"])
-    axes.set_xticks(range(10))
+    axes.set_xticks(range(len(classes)), classes, rotation=_rotation(classes))
     axes.set_ylim(top=100.1)
     axes.legend()
     return figure
@@ -165,7 +166,7 @@ def digits(numbers: Numbers) -> Figure:
 
 def hardest(numbers: Numbers, images_NHW: Tensor) -> Figure:
     """The images that most runs get wrong, with the label and each network's answer."""
-    images, networks, columns = numbers["hardest"], numbers["networks"], 6
+    images, networks, classes, columns = numbers["hardest"], numbers["networks"], numbers["classes"], 6
     rows = max(1, -(-len(images) // columns))
     lines = 7 * len(networks)  # room for the answers, in pixels of the images
     figure = Figure(figsize=(WIDTH, WIDTH / columns * rows * (38 + lines) / 30 + 0.3 * len(networks)))
@@ -174,9 +175,9 @@ def hardest(numbers: Numbers, images_NHW: Tensor) -> Figure:
         axes.imshow(255 - images_NHW[image["image"]].numpy(), cmap="gray", vmin=0, vmax=255)
         axes.set(xlim=(-1, 29), ylim=(29 + lines, -9))
         axes.set_axis_off()
-        axes.text(14, -5, f"label {image['label']}", fontsize=8.5, ha="center", va="center")
+        axes.text(14, -5, f"label {classes[image['label']]}", fontsize=8.5, ha="center", va="center")
         for row, answer in enumerate(image["answers"]):
-            text = f"{answer['digit']}  {answer['confidence']:.0%}"
+            text = f"{classes[answer['digit']]}  {answer['confidence']:.0%}"
             axes.text(14, 32 + 7 * row, text, color=f"C{row % 6}", fontsize=8, ha="center", va="center", weight="bold")
     squares = [Patch(color=f"C{row % 6}", label=network["name"]) for row, network in enumerate(networks)]
     figure.legend(handles=squares, loc="outside lower center", ncols=2, frameon=False)
@@ -248,3 +249,7 @@ def reliability(numbers: Numbers) -> Figure:
 
 def _two_lines(name: str) -> str:
     return name.replace(" (", "\n(")
+
+
+def _rotation(names: list[str]) -> int:
+    return 90 if max(map(len, names)) > 1 else 0

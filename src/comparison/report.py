@@ -46,7 +46,7 @@ def write_report(report: dict[str, Any], images_NHW: Tensor, folder: Path) -> Pa
 
 def table(report: dict[str, Any]) -> str:
     """The main table, as text for a terminal."""
-    rows = [["network", "parameters", "epochs", "runs", "errors in 10,000", "training", "latency"]]
+    rows = [["network", "parameters", "epochs", "runs", f"errors in {report['images']:,}", "training", "latency"]]
     for network in report["networks"]:
         latency = report["timings"][network["name"]]["latency_microseconds"]["median"]
         rows.append(

@@ -9,7 +9,7 @@ def sentences(pair: dict[str, Any], difference: Difference, a: dict[str, Any], b
     """The verdict on two networks: first the headline, then what it rests on and what it doesn't say.
 
     Args:
-        pair: What `numbers` says of the two: verdict, margin, fewer_errors, mcnemar.
+        pair: What `numbers` says of the two: verdict, images, margin, fewer_errors, mcnemar.
         difference: Errors of `a` minus errors of `b`.
         a: What `numbers` says of the first network.
         b: And of the second.
@@ -19,13 +19,13 @@ def sentences(pair: dict[str, Any], difference: Difference, a: dict[str, Any], b
     seeds, images = difference.same_images, difference.other_images
     if seeds is None or images is None:
         return [f"{names}: cannot tell which is better.", *_no_interval(pair, a, b), recipes]
-    margin = pair["margin"]
-    span = f"{_signed(seeds.low)} to {_signed(seeds.high)} images in 10,000"
+    margin, of_all = pair["margin"], f"images in {pair['images']:,}"
+    span = f"{_signed(seeds.low)} to {_signed(seeds.high)} {of_all}"
     if pair["verdict"] == BETTER:
         better = pair["fewer_errors"]
         worse = b["name"] if better == a["name"] else a["name"]
         nearest, farthest = sorted((abs(seeds.low), abs(seeds.high)))
-        headline = f"{better} is better than {worse}, by {abs(difference.mean):.1f} images in 10,000."
+        headline = f"{better} is better than {worse}, by {abs(difference.mean):.1f} {of_all}."
         reason = f"With other seeds, {nearest:.1f} to {farthest:.1f} (95 % interval, on these test images)."
         images = images if difference.mean > 0 else Interval(-images.high, -images.low)  # in favour of the better
     elif pair["verdict"] == SAME:
@@ -57,9 +57,9 @@ def _no_interval(pair: dict[str, Any], a: dict[str, Any], b: dict[str, Any]) -> 
 
 def _other_images(verdict: str, interval: Interval, margin: float) -> str:
     if verdict == BETTER:
-        agrees = "agrees" if interval.excludes_zero else "doesn't exclude zero: on other digits the order may turn"
+        agrees = "agrees" if interval.excludes_zero else "doesn't exclude zero: on other images the order may turn"
     elif verdict == SAME:
-        agrees = "agrees" if interval.within(margin) else f"reaches beyond {margin:g}: on other digits it may matter"
+        agrees = "agrees" if interval.within(margin) else f"reaches beyond {margin:g}: on other images it may matter"
     else:
         agrees = "excludes zero, but wasn't chosen to decide" if interval.excludes_zero else "can't tell either"
     return f"The interval for other test images too, {_signed(interval.low)} to {_signed(interval.high)}, {agrees}."

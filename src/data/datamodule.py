@@ -1,4 +1,4 @@
-"""MNIST as a LightningDataModule: held in memory as uint8, scaled and normalised on the device."""
+"""MNIST, or a data set in its format, as a LightningDataModule: kept as uint8, scaled and normalised on the device."""
 
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,14 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from src.data.batches import Batch, GlobalBatches
-from src.data.source import fetch_mnist, read_mnist
+from src.data.source import Split, fetch_mnist, read_mnist, read_other
 from src.errors import UserError
 
 MEAN, STD = 0.1307, 0.3081  # of the training pixels, scaled to 0…1
 
 
 class MNISTDataModule(LightningDataModule):
-    """The MNIST handwritten digits: 60,000 images to train on, 10,000 to test.
+    """The MNIST handwritten digits, 60,000 images to train on and 10,000 to test; or another data set in its format.
 
     Args:
         data_dir: Folder of the data; MNIST is fetched into it where it is missing.
@@ -25,9 +25,12 @@ class MNISTDataModule(LightningDataModule):
         val_size: Training images held out for validation, in equal shares of each digit. With 0 the
             test images are the validation set, as published; choose no epoch by it then.
         normalize: Subtract the mean 0.1307 and divide by the standard deviation 0.3081; pixels are 0…1 otherwise.
+            The two numbers are MNIST's and serve for any data set: they only set the scale on which training begins.
         max_shift: Move each training image at random, by up to so many pixels up or down and left or right,
             anew in each epoch.
         seed: Fixes the order of the training images and which ones are held out.
+        classes: Names the classes of another data set, in the order of their labels. Its four files lie in `data_dir`
+            itself and are taken as they are; nothing is fetched. By default it is MNIST, with the digits as names.
 
     Raises:
         UserError: A setting is out of range, or a data file is damaged or can't be had.
@@ -41,21 +44,24 @@ class MNISTDataModule(LightningDataModule):
         normalize: bool = True,
         max_shift: int = 0,
         seed: int = 0,
+        classes: list[str] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; it must be at least 1.")
-        if not 0 <= val_size < 60_000:
-            raise UserError(f"val_size is {val_size}; it must be 0 … 59,999 of the 60,000 training images.")
         if not 0 <= max_shift < 28:
             raise UserError(f"max_shift is {max_shift}; it must be 0 … 27 pixels.")
+        if classes is not None and len(set(classes)) < max(2, len(classes)):
+            raise UserError(f"classes is {classes}; it must name two or more, each once.")
         self.data_dir = Path(data_dir)
         self.batch_size = batch_size
         self.val_size = val_size
         self.normalize = normalize
         self.max_shift = max_shift
         self.seed = seed
+        self.is_mnist = classes is None
+        self.classes = classes or [str(digit) for digit in range(10)]
 
     def prepare_data(self) -> None:
         """Fetch what is missing and verify what is there (called by one process of each machine)."""
@@ -63,17 +69,25 @@ class MNISTDataModule(LightningDataModule):
             raise UserError(
                 f"batch_size is {self.batch_size}, less than the {self.trainer.world_size} devices that share it."
             )
-        fetch_mnist(self.data_dir)
+        if self.is_mnist:
+            fetch_mnist(self.data_dir)
+        else:
+            self._read("t10k")
+        images = len(self._read("train")[1])
+        if not 0 <= self.val_size < images:
+            raise UserError(
+                f"val_size is {self.val_size}; it must be 0 … {images - 1:,} of the {images:,} training images."
+            )
 
     def setup(self, stage: str) -> None:
         """Read the images that `stage` needs: "fit", "validate", "test" or "predict"."""
         if stage == "fit" or (stage == "validate" and self.val_size):
-            images, labels = read_mnist(self.data_dir, "train")
+            images, labels = self._read("train")
             held_out = stratified_sample(labels, self.val_size, self.seed)
             self.train = images[~held_out], labels[~held_out]
             self.val = images[held_out], labels[held_out]
         if stage in ("test", "predict") or not self.val_size:
-            self.test = read_mnist(self.data_dir, "t10k")
+            self.test = self._read("t10k")
             if not self.val_size:
                 self.val = self.test
 
@@ -101,6 +115,11 @@ class MNISTDataModule(LightningDataModule):
         if self.normalize:
             x_NCHW.sub_(MEAN).div_(STD)
         return x_NCHW, batch.labels, batch.weight
+
+    def _read(self, split: Split) -> tuple[Tensor, Tensor]:
+        if self.is_mnist:
+            return read_mnist(self.data_dir, split)
+        return read_other(self.data_dir, split, len(self.classes))
 
     def _batches(self, images: Tensor, labels: Tensor, **kwargs: Any) -> GlobalBatches:
         if self.trainer is not None:

@@ -1,10 +1,11 @@
-"""Where MNIST comes from: four IDX files, found in a folder or fetched, and verified before use.
+"""Where the images come from: MNIST's four IDX files, found or fetched, and verified; or four others of that format.
 
-Origin: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits", CC BY-SA 3.0.
+Origin of MNIST: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits", CC BY-SA 3.0.
 """
 
 import gzip
 import hashlib
+import math
 import shutil
 import socket
 import subprocess
@@ -43,10 +44,33 @@ def read_mnist(data_dir: Path, split: Split) -> tuple[Tensor, Tensor]:
     Raises:
         UserError: A file is missing, unreadable, or not the one that was published.
     """
-    images, labels = (_read_verified(data_dir, f"{split}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
-    # IDX: a header of 4 bytes and 4 for each dimension, then the values, one byte each.
-    images_NHW = torch.frombuffer(images, dtype=torch.uint8, offset=16).view(-1, 28, 28)
-    labels_N = torch.frombuffer(labels, dtype=torch.uint8, offset=8).long()
+    images, labels = ((_raw_folder(data_dir) / name, _read_verified(data_dir, name)) for name in _names(split))
+    return _values(*images, dimensions=3), _values(*labels, dimensions=1).long()
+
+
+def read_other(folder: Path, split: Split, classes: int) -> tuple[Tensor, Tensor]:
+    """Read one split of another data set of `classes` classes: its files lie in `folder` itself, plain or ``.gz``.
+
+    Returns:
+        As `read_mnist`.
+
+    Raises:
+        UserError: A file is missing or unreadable, not in MNIST's format, or has a label that is no class.
+    """
+    found = [_find(folder, name) for name in _names(split)]
+    for name, file in zip(_names(split), found, strict=True):
+        if file is None:
+            raise UserError(
+                f"{folder / name} is missing, and there is no {name}.gz. "
+                "With --data.classes the four files of the data set must lie in --data.data_dir itself."
+            )
+    (images_path, images), (labels_path, labels) = filter(None, found)
+    images_NHW, labels_N = _values(images_path, images, dimensions=3), _values(labels_path, labels, dimensions=1).long()
+    if images_NHW.shape != (len(labels_N), 28, 28):
+        N, H, W = images_NHW.shape
+        raise UserError(f"{images_path} holds {N:,} images of {H}×{W} pixels; needed are {len(labels_N):,} of 28×28.")
+    if labels_N.max() >= classes:
+        raise UserError(f"{labels_path} has the label {labels_N.max()}; the {classes} of --data.classes begin with 0.")
     return images_NHW, labels_N
 
 
@@ -58,8 +82,14 @@ def fetch_mnist(data_dir: Path) -> None:
     Raises:
         UserError: A file is damaged, the folder can't be written, or no source is in reach.
     """
-    if not _missing(data_dir):
+    missing = _missing(data_dir)
+    if not missing:
         return
+    if present := [name for name in missing if _find(data_dir, name)]:
+        raise UserError(
+            f"{data_dir} itself holds {present[0]}. If that is another data set, name its classes with --data.classes; "
+            f"MNIST's files belong in {_raw_folder(data_dir)}."
+        )
     try:
         raw = _raw_folder(data_dir)
         raw.mkdir(parents=True, exist_ok=True)
@@ -75,6 +105,20 @@ def fetch_mnist(data_dir: Path) -> None:
         ) from None
 
 
+def _names(split: Split) -> tuple[str, str]:
+    return f"{split}-images-idx3-ubyte", f"{split}-labels-idx1-ubyte"
+
+
+def _values(path: Path, content: bytes, dimensions: int) -> Tensor:
+    """The values of an IDX file of bytes: after 4 bytes of header, and 4 for the size of each dimension."""
+    start = 4 + 4 * dimensions
+    sizes = [int.from_bytes(content[at : at + 4]) for at in range(4, start, 4)]
+    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) != start + math.prod(sizes) or not sizes[0]:
+        raise UserError(f"{path} is damaged, or not in MNIST's format.")
+    # A copy, because torch wants to be able to write.
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(sizes)
+
+
 def _raw_folder(data_dir: Path) -> Path:
     return data_dir / "MNIST" / "raw"
 
@@ -84,30 +128,37 @@ def _missing(data_dir: Path) -> list[str]:
     return [name for name in MNIST_SHA256 if _find_verified(data_dir, name) is None]
 
 
-def _read_verified(data_dir: Path, name: str) -> bytearray:
+def _read_verified(data_dir: Path, name: str) -> bytes:
     content = _find_verified(data_dir, name)
     if content is None:
         raise UserError(f"{_raw_folder(data_dir) / name} is missing.")
-    return bytearray(content)  # writable, as torch.frombuffer wants it
+    return content
 
 
 def _find_verified(data_dir: Path, name: str) -> bytes | None:
-    """The content of a file, plain or ``.gz``; None where there is neither."""
-    plain = _raw_folder(data_dir) / name
-    for path in (plain, plain.with_name(f"{name}.gz")):
-        try:
-            content = path.read_bytes() if path == plain else gzip.decompress(path.read_bytes())
-        except FileNotFoundError:
-            continue
-        except (EOFError, zlib.error, gzip.BadGzipFile):
-            content = b""  # a broken archive: damaged
-        except OSError as error:
-            raise UserError(f"{path} can't be read: {error.strerror}. Choose a folder with --data.data_dir.") from None
-        if _is_published(name, content):
-            return content
+    """The content of one of MNIST's files, plain or ``.gz``; None where there is neither."""
+    found = _find(_raw_folder(data_dir), name)
+    if found is None:
+        return None
+    path, content = found
+    if not _is_published(name, content):
         raise UserError(
             f"{path} is damaged: it is not the file that was published. Delete it and run again to fetch it anew."
         )
+    return content
+
+
+def _find(folder: Path, name: str) -> tuple[Path, bytes] | None:
+    """The path of a file, plain or ``.gz``, and its content; a broken archive has none. None where there is no file."""
+    for path in (folder / name, folder / f"{name}.gz"):
+        try:
+            return path, path.read_bytes() if path.name == name else gzip.decompress(path.read_bytes())
+        except FileNotFoundError:
+            continue
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            return path, b""
+        except OSError as error:
+            raise UserError(f"{path} can't be read: {error.strerror}. Choose a folder with --data.data_dir.") from None
     return None
 
 

@@ -31,7 +31,9 @@ class TrainedNetwork:
         arguments = {
             name: value for name, value in checkpoint.get("hyper_parameters", {}).items() if not name.startswith("_")
         }
-        class_path = str(checkpoint.get("hyper_parameters", {}).get("_class_path"))
+        class_path = checkpoint.get("hyper_parameters", {}).get("_class_path")
+        if not isinstance(class_path, str):
+            raise UserError(f"{path} doesn't say which network it holds.")
         network = imported_network(class_path)
         if network is None:
             raise UserError(f"{path} holds {class_path}. If you trust that module, name it: --model {class_path}")
@@ -44,13 +46,17 @@ class TrainedNetwork:
             reason = " ".join(str(error).split())
             raise UserError(f"{path} doesn't fit {class_path} as it is now: {reason[:200]}") from None
 
+    def read(self, images_NHW: Tensor) -> Tensor:
+        """Read raw images, (N, 28, 28) uint8. Returns: probabilities (N, K)."""
+        raw = Batch(images_NHW, torch.empty(0), weight=1)
+        batch = self.datamodule.on_after_batch_transfer(raw, dataloader_idx=0)
+        return self.network.predict_step(batch, batch_idx=0)
+
     def probabilities(self, images_NHW: Tensor) -> Iterator[Tensor]:
-        """Read uint8 images, a batch at a time. Yields: (n, K) for each."""
-        for start in range(0, len(images_NHW), BATCH):
-            raw = Batch(images_NHW[start : start + BATCH], torch.empty(0), weight=1)
+        """Read any number of raw images, a batch at a time. Yields: (n, K) for each."""
+        for images in images_NHW.split(BATCH):
             with torch.inference_mode():
-                batch = self.datamodule.on_after_batch_transfer(raw, dataloader_idx=0)
-                yield self.network.predict_step(batch, batch_idx=0)
+                yield self.read(images)
 
 
 def imported_network(class_path: str) -> type[Classifier] | None:

@@ -95,6 +95,11 @@ class Run:
             os.close(descriptor)
 
 
+def run_folder(checkpoint: Path) -> Path:
+    """The folder of the run that made a checkpoint; of the checkpoint itself where it lies by itself."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
 def find_runs(folder: Path) -> list[Run]:
     """Every run in `folder` and below, in the order of their numbers."""
     return [Run(path.parent) for path in sorted(folder.rglob("config.yaml"), key=_by_number)]
@@ -105,13 +110,16 @@ def _by_number(path: Path) -> list[tuple[int, str]]:
 
 
 def recipe(config: dict[str, Any], ignore: frozenset[str] = SEED | SURROUNDINGS) -> dict[str, Any]:
-    """The settings that make a training what it is, one entry for each, as ``trainer.max_epochs``."""
+    """The settings that make a training what it is, one entry for each that is set, as ``trainer.max_epochs``.
+
+    A setting that is null counts as one that isn't there: so runs go on being of the same recipe when a new one comes.
+    """
 
     def flatten(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict) and value and name not in ignore:
             for key, inner in value.items():
                 yield from flatten(inner, f"{name}.{key}" if name else str(key))
-        elif name not in ignore:
+        elif name not in ignore and value is not None:
             yield name, value
 
     return dict(flatten(config, ""))

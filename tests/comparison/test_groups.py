@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 import yaml
 
-from src.comparison.groups import count_each_seed_once, data_differences, find_group, find_groups, name_apart
+from src.comparison.groups import (
+    common_classes,
+    count_each_seed_once,
+    data_differences,
+    find_group,
+    find_groups,
+    name_apart,
+)
 from src.errors import UserError
 from src.training.runs import recipe
 
@@ -102,6 +109,28 @@ def test_planned_seeds_only(tmp_path: Path) -> None:
     settings = recipe(yaml.safe_load((tmp_path / "version_0" / "config.yaml").read_text()))
     group = find_group("LeNet5", tmp_path, settings, range(3))
     assert [run.folder.name for run in group.runs] == ["version_0", "version_1", "version_2"]
+
+
+def test_a_setting_that_is_null_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+    """So the runs of before a setting came are still of the same recipe."""
+    make_run(tmp_path / "version_0")
+    make_run(tmp_path / "version_1", seed=1, data__classes=None)
+    (group,), left_out = find_groups([tmp_path])
+    assert (len(group.runs), left_out) == (2, {})
+
+
+def test_runs_of_different_data_sets(tmp_path: Path) -> None:
+    letters = ["A", "B"]
+    make_run(tmp_path / "mnist")
+    make_run(tmp_path / "letters", data__classes=letters)
+    make_run(tmp_path / "more", model="CNN", data__classes=letters)
+    damaged = make_run(tmp_path / "damaged", data__classes=5)
+    groups = [find_groups([tmp_path / name])[0][0] for name in ("letters", "more", "mnist")]
+    assert common_classes([group.recipe for group in groups[:2]]) == letters
+    assert common_classes([groups[2].recipe]) is None
+    with pytest.raises(UserError, match="can't be compared: A, B, and MNIST's digits"):
+        common_classes([group.recipe for group in groups])
+    assert find_groups([tmp_path])[1][damaged] == "Its config.yaml names no classes."
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])

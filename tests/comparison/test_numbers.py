@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from matplotlib.text import Text
 from scipy import stats
 
+from src.comparison import pictures
 from src.comparison.evaluation import Evaluation
 from src.comparison.groups import Group
 from src.comparison.numbers import collect
@@ -19,6 +21,7 @@ from src.training.runs import Run
 
 IMAGES = 2000
 RANDOM = np.random.default_rng(0)
+CLASSES = list("0123456789")
 LABELS = RANDOM.integers(10, size=IMAGES)
 
 
@@ -67,7 +70,7 @@ def report(evaluations: dict[Run, Evaluation]) -> dict[str, Any]:
         Group(model, settings, [run for run in evaluations if run.folder.parent.name == model])
         for model in ("LeNet5", "CNN")
     ]
-    return collect(groups, evaluations, [LeNet5(), CNN()], LABELS, margin=10)
+    return collect(groups, evaluations, [LeNet5(), CNN()], LABELS, CLASSES, margin=10)
 
 
 def test_errors(report: dict[str, Any]) -> None:
@@ -106,6 +109,24 @@ def test_images_wrong_in_every_run(report: dict[str, Any], evaluations: dict[Run
         ("CNN",): always["CNN"] - always["LeNet5"],
     }
     assert {0, 1, 2} <= found["LeNet5", "CNN"]
+
+
+def test_another_data_set_has_its_names_and_no_published_runs(evaluations: dict[Run, Evaluation]) -> None:
+    names = [f"<{letter}>" for letter in "ABCDEFGHIJ"]
+    groups = [
+        Group(model, {"data.classes": names}, [run for run in evaluations if run.folder.parent.name == model])
+        for model in ("LeNet5", "CNN")
+    ]
+    report = collect(groups, evaluations, [LeNet5(), CNN()], LABELS, names, margin=10)
+    assert [network["published_errors"] for network in report["networks"]] == [None, None]
+    assert all("images in 2,000" in " ".join(pair["words"]) for pair in report["pairs"])
+    (label,) = [image["label"] for image in report["hardest"] if image["image"] == 0]
+    drawn = pictures.hardest(report, torch.zeros(IMAGES, 28, 28)).findobj(Text)
+    assert f"label {names[label]}" in [text.get_text() for text in drawn]
+    assert any(text.get_text().startswith(f"{names[(label + 1) % 10]}  ") for text in drawn)
+    for draw in (pictures.confusion, pictures.digits):
+        axes = draw(report).axes[0]
+        assert [label.get_text() for label in axes.get_xticklabels()] == names
 
 
 def test_hardest_images_come_first(report: dict[str, Any]) -> None:
@@ -170,7 +191,7 @@ def test_three_networks_get_three_verdicts_and_all_pictures(evaluations: dict[Ru
         run.__dict__["results"] = results("Third", seed, [0.98])
     answers_of = evaluations | {run: Evaluation(answers(90 + seed), np.zeros((8, 5))) for seed, run in enumerate(third)}
     groups = [Group(name, {}, of_name) for name, of_name in (runs | {"Third": third}).items()]
-    report = collect(groups, answers_of, [LeNet5(), CNN(), CNN()], LABELS, margin=10)
+    report = collect(groups, answers_of, [LeNet5(), CNN(), CNN()], LABELS, CLASSES, margin=10)
     verdicts = {(pair["a"], pair["b"]): pair["verdict"] for pair in report["pairs"]}
     assert verdicts.keys() == {("LeNet5", "CNN"), ("LeNet5", "Third"), ("CNN", "Third")}
     assert verdicts["LeNet5", "Third"] == BETTER  # 44 ± 4 errors against 90 and 91
@@ -217,7 +238,7 @@ def test_verdict_in_words(errors: tuple[tuple[int, ...], ...], headline: str, ot
             probabilities_NK[wrong] = np.eye(10, dtype=np.float32)[(labels[wrong] + 1) % 10]
             evaluations[run] = Evaluation(probabilities_NK, np.zeros((8, 5)))
         groups.append(Group(name, {}, runs))
-    (pair,) = collect(groups, evaluations, [LeNet5(), CNN()], labels, margin=10)["pairs"]
+    (pair,) = collect(groups, evaluations, [LeNet5(), CNN()], labels, CLASSES, margin=10)["pairs"]
     text = " ".join(pair["words"])
     assert pair["words"][0] == headline
     assert "A with 12 epochs, B with 12 epochs and dropout" in text

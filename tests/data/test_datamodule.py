@@ -101,15 +101,13 @@ def test_stratified_sample_keeps_proportions(size: int) -> None:
         assert not torch.equal(chosen_N, stratified_sample(labels_N, size, seed=2))
 
 
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"batch_size": -3}, "batch_size is -3"),
-        ({"val_size": 60_000}, "val_size is 60000"),
-        ({"val_size": -1}, "val_size is -1"),
-    ],
-)
-def test_settings_out_of_range(setting: dict[str, int], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        MNISTDataModule(**setting)  # type: ignore[arg-type]
+@pytest.mark.parametrize("batch_size", [0, -3])
+def test_batch_size_out_of_range(batch_size: int) -> None:
+    with pytest.raises(UserError, match=f"batch_size is {batch_size}"):
+        MNISTDataModule(batch_size=batch_size)
+
+
+@pytest.mark.parametrize("val_size", [60_000, -1])
+def test_val_size_out_of_range(mnist: Path, val_size: int) -> None:
+    with pytest.raises(UserError, match=f"val_size is {val_size}; it must be 0 … 59,999 of the 60,000"):
+        MNISTDataModule(str(mnist), val_size=val_size).prepare_data()

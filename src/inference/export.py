@@ -1,0 +1,148 @@
+"""A trained network as files that run without this package: ONNX, and a program of torch.export."""
+
+import importlib
+import io
+import json
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+from tqdm import tqdm
+
+from src.errors import UserError
+from src.files import replace_when_whole
+from src.inference.networks import BATCH, TrainedNetwork
+
+ONNX, PT2 = "model.onnx", "model.pt2"
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+TOLERANCE = 1e-4  # of a probability: other kernels round otherwise
+
+USE = """
+import json
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession({path!r})
+classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+images = np.zeros((5, 28, 28), np.uint8)  # yours: grey, from 0 for the background to 255
+(probabilities,) = session.run(None, {{"images": images}})
+print([classes[answer] for answer in probabilities.argmax(axis=1)])
+"""
+
+
+class RawToProbabilities(nn.Module):
+    """What is exported: raw images in, probabilities out. Scaling, normalisation and softmax are inside."""
+
+    def __init__(self, trained: TrainedNetwork) -> None:
+        super().__init__()
+        self.network = trained.network
+        self.read = trained.read
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.read(images)
+
+
+def export(trained: TrainedNetwork, folder: Path) -> None:
+    """Write ``model.onnx`` and ``model.pt2`` if they answer as the network does, and say how to use them.
+
+    Args:
+        trained: A network with its data.
+        folder: Made where it is missing.
+
+    Raises:
+        UserError: A package is missing, the network can't be exported, or the files would answer otherwise.
+    """
+    for package in PACKAGES:
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise UserError(f'{package} is not installed. An export needs: pip install -e ".[export]"') from None
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is not a folder.")
+    trained.datamodule.prepare_data()
+    trained.datamodule.setup("test")
+    images_NHW, _ = trained.datamodule.test
+    name = type(trained.network).__name__
+    print(f"Exporting {name} …", flush=True)
+    try:
+        files = _export(trained)
+    except Exception as error:  # there is no end to what a network of the user's own can do
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{name} can't be exported: {type(error).__name__}: {reason}") from None
+    largest = _largest_difference(trained, files, images_NHW)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file_name, content in files.items():
+        with replace_when_whole(folder / file_name) as file:
+            file.write(content)
+    print(f"Use it with numpy and onnxruntime:\n{USE.format(path=str(folder / ONNX))}")
+    print(
+        f"On all {len(images_NHW):,} test images both files answer as {name} does; "
+        f"the probabilities differ by {largest:.1g} at most."
+    )
+    print(*(f"{len(content) / 1e6:.2f} MB: {folder / file_name}" for file_name, content in files.items()), sep="\n")
+
+
+def _export(trained: TrainedNetwork) -> dict[str, bytes]:
+    """The content of both files."""
+    described = {
+        "network": type(trained.network).__name__,
+        "input": "images: uint8 (N, 28, 28), grey, from 0 for the background to 255; scaled and normalised inside",
+        "output": "probabilities: float32 (N, K), one for each of the classes",
+        "classes": json.dumps(trained.datamodule.classes),
+    }
+    # The exporters warn about themselves, and print the whole graph where they fail.
+    with warnings.catch_warnings(action="ignore"), redirect_stderr(io.StringIO()):
+        images = torch.zeros(2, 28, 28, dtype=torch.uint8)
+        program = torch.export.export(
+            RawToProbabilities(trained), (images,), dynamic_shapes=({0: Dim.DYNAMIC},), strict=False
+        )
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # paths of this machine
+        pt2 = io.BytesIO()
+        torch.export.save(program, pt2, extra_files=described)
+        onnx = torch.onnx.export(
+            program,
+            dynamo=True,
+            verbose=False,
+            input_names=["images"],
+            output_names=["probabilities"],
+            dynamic_shapes=({0: "N"},),
+        )
+    assert onnx is not None  # only the old exporter gives none
+    onnx.model.metadata_props.update(described)
+    return {ONNX: onnx.model_proto.SerializeToString(), PT2: pt2.getvalue()}
+
+
+def _largest_difference(trained: TrainedNetwork, files: dict[str, bytes], images_NHW: Tensor) -> float:
+    """Of the probabilities, over all images, read in batches of odd sizes.
+
+    Raises:
+        UserError: A file gives an image another class, or probabilities that differ by more than rounding.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(files[ONNX])
+    readers: dict[str, Callable[[Tensor], Tensor]] = {
+        ONNX: lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0]),
+        PT2: torch.export.load(io.BytesIO(files[PT2])).module(),
+    }
+    largest = 0.0
+    batches = images_NHW.tensor_split((1, 8, *range(BATCH, len(images_NHW), BATCH)))
+    for batch_NHW in tqdm(batches, desc="Checking", unit=" batches"):
+        with torch.inference_mode():
+            expected_NK = trained.read(batch_NHW)
+            for name, reader in readers.items():
+                answered_NK = reader(batch_NHW)
+                difference = (answered_NK - expected_NK).abs().max().item()
+                same = torch.equal(answered_NK.argmax(dim=1), expected_NK.argmax(dim=1))
+                if not (same and difference <= TOLERANCE):
+                    raise UserError(
+                        f"{name} doesn't answer as the network does (probabilities differ by {difference:.1g}); "
+                        "nothing was written."
+                    )
+                largest = max(largest, difference)
+    return largest

@@ -1,0 +1,176 @@
+"""A data set of the user's own, in MNIST's format: read as it is, never taken for MNIST, and MNIST never for it."""
+
+import json
+import re
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.datasets import MNIST
+
+from src.data import MNISTDataModule
+from src.data.source import fetch_mnist, read_other
+from src.errors import UserError
+from tests.conftest import LETTERS, RunCLI, train, write_idx
+
+CLASSES = f"--data.classes={json.dumps(LETTERS)}"
+
+
+@pytest.fixture
+def copy(letters: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(letters, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def letters_run(letters: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of LeNet5 on the letters, some steps long."""
+    folder = tmp_path_factory.mktemp("letters_run")
+    train(folder, "--model=LeNet5", f"--data.data_dir={letters}", CLASSES, "--trainer.max_epochs=1")
+    return folder / "lightning_logs" / "lenet5" / "version_0"
+
+
+# --- The files ---------------------------------------------------------------------------------------------
+
+
+def test_reads_the_files_as_they_are(mnist: Path, letters: Path) -> None:
+    for split, train_images, number in (("train", True, 600), ("t10k", False, 200)):
+        images_NHW, labels_N = read_other(letters, split, classes=10)  # type: ignore[arg-type]
+        reference = MNIST(mnist, train=train_images)
+        assert torch.equal(images_NHW, reference.data[:number])
+        assert torch.equal(labels_N, 9 - reference.targets[:number])
+
+
+def cut(folder: Path) -> None:
+    path = folder / "t10k-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def cut_archive(folder: Path) -> None:
+    path = folder / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def other_type(folder: Path) -> None:
+    path = folder / "t10k-images-idx3-ubyte"
+    content = bytearray(path.read_bytes())
+    content[2] = 0x0D  # floats
+    path.write_bytes(content)
+
+
+def swapped(folder: Path) -> None:
+    shutil.copy(folder / "train-labels-idx1-ubyte.gz", folder / "t10k-labels-idx1-ubyte.gz")
+
+
+def other_size(folder: Path) -> None:
+    write_idx(folder / "train-images-idx3-ubyte", np.zeros((600, 32, 32)))
+
+
+def too_many_labels(folder: Path) -> None:
+    write_idx(folder / "train-labels-idx1-ubyte.gz", np.arange(600) % 11)
+
+
+def empty(folder: Path) -> None:
+    for name, shape in (("t10k-images-idx3-ubyte", (0, 28, 28)), ("t10k-labels-idx1-ubyte.gz", (0,))):
+        write_idx(folder / name, np.zeros(shape))
+
+
+def missing(folder: Path) -> None:
+    (folder / "t10k-labels-idx1-ubyte.gz").unlink()
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (cut, "t10k-images-idx3-ubyte is damaged, or not in MNIST's format"),
+        (cut_archive, r"train-labels-idx1-ubyte.gz is damaged"),
+        (other_type, "t10k-images-idx3-ubyte is damaged, or not in MNIST's format"),
+        (swapped, "t10k-images-idx3-ubyte holds 200 images of 28×28 pixels; needed are 600 of 28×28"),
+        (other_size, "train-images-idx3-ubyte holds 600 images of 32×32"),
+        (too_many_labels, "train-labels-idx1-ubyte.gz has the label 10; the 10 of --data.classes begin with 0"),
+        (empty, "t10k-images-idx3-ubyte is damaged"),
+        (missing, "t10k-labels-idx1-ubyte is missing, and there is no t10k-labels-idx1-ubyte.gz"),
+    ],
+)
+def test_files_that_do_not_fit_are_named_before_training(
+    copy: Path, mistake: Callable[[Path], None], message: str
+) -> None:
+    mistake(copy)
+    with pytest.raises(UserError, match=message):
+        MNISTDataModule(str(copy), classes=LETTERS).prepare_data()
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*args: object) -> None:
+        raise AssertionError("something is being fetched")
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setenv("PATH", "")
+
+
+@pytest.mark.usefixtures("offline")
+def test_nothing_is_fetched_in_place_of_another_set(copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="mistyped/t10k-images-idx3-ubyte is missing.*--data.data_dir itself"):
+        MNISTDataModule(str(tmp_path / "mistyped"), classes=LETTERS).prepare_data()
+    with pytest.raises(UserError, match="itself holds train-images-idx3-ubyte.*name its classes with --data.classes"):
+        fetch_mnist(copy)
+    assert not (tmp_path / "mistyped").exists() and not (copy / "MNIST").exists()
+
+
+def test_another_set_in_the_place_of_mnist_is_refused(copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "data" / "MNIST").mkdir(parents=True)
+    copy.rename(tmp_path / "data" / "MNIST" / "raw")
+    with pytest.raises(UserError, match="not the file that was published"):
+        fetch_mnist(tmp_path / "data")
+
+
+# --- At the command line -----------------------------------------------------------------------------------
+
+
+def test_answers_have_the_names_of_the_classes(cli: RunCLI, letters: Path, letters_run: Path) -> None:
+    results = json.loads((letters_run / "results.json").read_text())
+    assert results["test"]["images"] == 200
+    outcome = cli("predict", f"--ckpt_path={letters_run / 'checkpoints' / 'last.ckpt'}")
+    assert outcome.code == 0, outcome.err
+    rows = (letters_run / "predictions.csv").read_text().splitlines()[1:]
+    names_N = np.array(LETTERS)[read_other(letters, "t10k", 10)[1]]
+    wrong = sum(row.split(",")[1] != name for row, name in zip(rows, names_N, strict=True))
+    assert wrong == results["test"]["errors"] < 190
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("fit --model LeNet5 --data.data_dir {letters} --data.classes [A,B]", "LeNet5 .*10 classes.* data set has 2"),
+        ("fit --model LeNet5 --data.data_dir {letters} --data.classes [A,A]", "must name two or more, each once"),
+        ("fit --model LeNet5 --data.data_dir {letters} --data.classes []", "must name two or more, each once"),
+        ("fit --model LeNet5 --data.data_dir {letters} --data.classes 10", "--data.classes 10 is not valid"),
+        ("fit --model LeNet5 --data.data_dir {letters}", "itself holds train-images.* name its classes"),
+        ("fit --model LeNet5 --data.data_dir {letters} {classes} --data.val_size 600", "must be 0 … 599 of the 600"),
+        ("fit --model LeNet5 --data.data_dir {letters}x {classes}", "lettersx?.* is missing"),
+        ("test --ckpt_path {mnist_run} --data.data_dir {letters} {classes}", "--data.classes .* contradicts .*None"),
+        ("test --ckpt_path {old_run} --data.data_dir {letters} {classes}", "--data.classes .* contradicts .*None"),
+        ("test --ckpt_path {letters_run} --data.data_dir {nothing}", "is missing"),
+        ("compare {mnist_run} {letters_run}", "different data sets can't be compared: MNIST's digits, and A, B, C"),
+    ],
+)
+def test_mistake_gets_a_plain_answer(
+    cli: RunCLI, letters: Path, letters_run: Path, lenet5_run: Path, tmp_path: Path, args: str, message: str
+) -> None:
+    checkpoint = Path("checkpoints", "last.ckpt")
+    old = torch.load(lenet5_run / checkpoint, weights_only=True)
+    del old["datamodule_hyper_parameters"]["classes"]  # of a version that knew no other data sets
+    torch.save(old, tmp_path / "old.ckpt")
+    inside = Path() if args.startswith("compare") else checkpoint
+    paths = {"mnist_run": lenet5_run / inside, "letters_run": letters_run / inside, "old_run": tmp_path / "old.ckpt"}
+    words = args.format(letters=letters, classes="{classes}", nothing=tmp_path / "none", **paths).split()
+    outcome = cli(*(CLASSES if word == "{classes}" else word for word in words))
+    assert outcome.code in (1, 2)
+    assert re.search(message, outcome.err), outcome.err
+    assert "Traceback" not in outcome.err
+    assert list(tmp_path.rglob("version_*")) == []

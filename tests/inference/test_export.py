@@ -1,0 +1,143 @@
+"""`python -m src export`: files that answer as the network does, without this package; or none at all."""
+
+import json
+import re
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor
+from torchvision.datasets import MNIST
+
+import src.inference.export as exporting
+from src.cli import main
+from src.errors import UserError
+from src.inference import TrainedNetwork
+from src.models import LeNet5
+from src.training.checkpoints import CheckedCheckpointIO, load_checkpoint
+from tests.conftest import ROOT, RunCLI
+from tests.tiny import Tiny
+
+
+@pytest.fixture(scope="module")
+def checkpoint(lenet5_run: Path) -> Path:
+    return lenet5_run / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def said(checkpoint: Path) -> str:
+    """What an export into the run folder prints."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
+        patch.chdir(ROOT)
+        with pytest.raises(SystemExit) as ended:
+            main(["export", "--ckpt_path", str(checkpoint)])
+    assert ended.value.code == 0
+    return printed.getvalue()
+
+
+@pytest.mark.parametrize("size", [1, 7, 500])
+def test_both_files_read_raw_images_as_the_network_does(
+    mnist: Path, lenet5_run: Path, checkpoint: Path, said: str, size: int
+) -> None:
+    network = LeNet5().eval()
+    network.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
+    images_NHW = MNIST(mnist, train=True).data[:size]
+    with torch.inference_mode():
+        expected_NK = network(images_NHW.unsqueeze(1) / 255).softmax(dim=1)  # the run was made with plain pixels, 0…1
+        program_NK = torch.export.load(lenet5_run / "model.pt2").module()(images_NHW)
+    session = onnxruntime.InferenceSession(lenet5_run / "model.onnx")
+    (onnx_NK,) = session.run(None, {"images": images_NHW.numpy()})
+    np.testing.assert_allclose(program_NK, expected_NK, atol=1e-5)
+    np.testing.assert_allclose(onnx_NK, expected_NK, atol=1e-5)
+
+
+def test_printed_lines_run_as_they_are(checkpoint: Path, said: str) -> None:
+    (lines,) = re.findall(r"^import json\n.*?^print\(.*?\)$", said, re.DOTALL | re.MULTILINE)
+    done = subprocess.run([sys.executable, "-c", lines], cwd="/", capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    network = LeNet5().eval()
+    network.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
+    answer = network(torch.zeros(1, 1, 28, 28)).argmax().item()
+    assert done.stdout == f"{[str(answer)] * 5}\n"
+
+
+def test_what_is_said_is_so(lenet5_run: Path, said: str) -> None:
+    for name in ("model.onnx", "model.pt2"):
+        megabytes = (lenet5_run / name).stat().st_size / 1e6
+        assert f"\n{megabytes:.2f} MB: {lenet5_run / name}\n" in said
+        assert 4 * 545_546 < 1e6 * megabytes < 4 * 545_546 + 100_000  # float32 weights, and little else
+    assert re.search(r"all 10,000 test images .* differ by [\de.-]+ at most", said)
+    about = onnxruntime.InferenceSession(lenet5_run / "model.onnx").get_modelmeta().custom_metadata_map
+    assert json.loads(about["classes"]) == list("0123456789")
+    assert "uint8" in about["input"]
+    assert str(ROOT).encode() not in (lenet5_run / "model.onnx").read_bytes()
+
+
+def test_files_that_would_answer_otherwise_are_not_written(
+    mnist: Path, lenet5_run: Path, checkpoint: Path, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {name: (lenet5_run / name).read_bytes() for name in ("model.onnx", "model.pt2")}
+    monkeypatch.setattr(exporting, "_export", lambda trained: files)
+    trained = TrainedNetwork(checkpoint)
+    with torch.no_grad():
+        for name in ("weight", "bias"):  # changes the probabilities and no answer
+            trained.network.get_parameter(f"network.dense2.{name}").mul_(1.01)
+    with pytest.raises(UserError, match="model.onnx doesn't answer as the network does"):
+        exporting.export(trained, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+def test_without_a_package_a_line_says_what_to_install(
+    cli: RunCLI, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    outcome = cli("export", "--ckpt_path", str(checkpoint), "--output", str(tmp_path / "out"))
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err == f'error: {package} is not installed. An export needs: pip install -e ".[export]"\n'
+    assert not (tmp_path / "out").exists()
+
+
+class Undecided(Tiny):
+    """Its way depends on the values of the images, which no exporter can follow."""
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return super().forward(x_NCHW if x_NCHW.sum() > 0 else -x_NCHW)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("", "Name a checkpoint"),
+        ("--ckpt_path {tmp}/none.ckpt", "There is no checkpoint"),
+        ("--ckpt_path {tmp}/text.ckpt", "empty or damaged"),
+        ("--ckpt_path {tmp}/other.ckpt", "doesn't say which network it holds"),
+        ("--ckpt_path {tmp}/undecided.ckpt", r"Undecided can't be exported: \w+: "),
+        ("--ckpt_path {checkpoint} --model CNN", "CNN is not a network"),
+        ("--ckpt_path {checkpoint} --model src.models.CNN", "holds LeNet5, not src.models.CNN"),
+        ("--ckpt_path {checkpoint} --model no.such.Net", "no.such.Net is not a network"),
+        ("--ckpt_path {checkpoint} --data_dir {tmp}/text.ckpt", "text.ckpt.* can't be read"),
+        ("--ckpt_path {checkpoint} --output {tmp}/text.ckpt", "text.ckpt is not a folder"),
+        ("--ckpt_path {checkpoint} --outputt x", "outputt"),
+    ],
+)
+def test_mistake_gets_a_plain_answer(
+    cli: RunCLI, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: str, message: str
+) -> None:
+    (tmp_path / "text.ckpt").write_text("text")
+    CheckedCheckpointIO().save_checkpoint({"state_dict": {}}, tmp_path / "other.ckpt")
+    hyper_parameters = {"_class_path": f"{__name__}.Undecided"}
+    content = {"state_dict": Undecided().state_dict(), "hyper_parameters": hyper_parameters}
+    CheckedCheckpointIO().save_checkpoint(content, tmp_path / "undecided.ckpt")
+    before = sorted(tmp_path.rglob("*"))
+    outcome = cli("export", *args.format(tmp=tmp_path, checkpoint=checkpoint).split())
+    assert outcome.code in (1, 2)
+    assert re.search(message, outcome.err), outcome.err
+    assert "Traceback" not in outcome.err and len(outcome.err.splitlines()) <= 2
+    assert sorted(tmp_path.rglob("*")) == before
