@@ -90,7 +90,8 @@ class TensorBoard(Callback):
             logits_NK = gather_shares([share.float().cpu() for share in self.logits])  # by every process
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             images_NHW, labels_N = (tensor[: len(logits_NK)] for tensor in data.test)
-            classes = [str(digit) for digit in range(logits_NK.shape[1])]
+            K = logits_NK.shape[1]
+            classes = data.classes if len(data.classes) == K else [str(number) for number in range(K)]
             if self.mistakes:
                 drawn["mistakes"] = pictures.mistakes(images_NHW, labels_N, logits_NK.softmax(dim=1), classes)
             if self.confusion:
