@@ -70,10 +70,12 @@ def export(trained: TrainedNetwork, folder: Path) -> None:
     print(f"Exporting {name} …", flush=True)
     try:
         files = _export(trained)
+        largest = _largest_difference(trained, files, images_NHW)
+    except UserError:
+        raise
     except Exception as error:  # there is no end to what a network of the user's own can do
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{name} can't be exported: {type(error).__name__}: {reason}") from None
-    largest = _largest_difference(trained, files, images_NHW)
     folder.mkdir(parents=True, exist_ok=True)
     for file_name, content in files.items():
         with replace_when_whole(folder / file_name) as file:
@@ -81,7 +83,7 @@ def export(trained: TrainedNetwork, folder: Path) -> None:
     print(f"Use it with numpy and onnxruntime:\n{USE.format(path=str(folder / ONNX))}")
     print(
         f"On all {len(images_NHW):,} test images both files answer as {name} does; "
-        f"the probabilities differ by {largest:.1g} at most."
+        f"the largest difference of a probability is {largest:.1e}."
     )
     print(*(f"{len(content) / 1e6:.2f} MB: {folder / file_name}" for file_name, content in files.items()), sep="\n")
 
@@ -141,7 +143,7 @@ def _largest_difference(trained: TrainedNetwork, files: dict[str, bytes], images
                 same = torch.equal(answered_NK.argmax(dim=1), expected_NK.argmax(dim=1))
                 if not (same and difference <= TOLERANCE):
                     raise UserError(
-                        f"{name} doesn't answer as the network does (probabilities differ by {difference:.1g}); "
+                        f"{name} doesn't answer as the network does: a probability differs by {difference:.1e}; "
                         "nothing was written."
                     )
                 largest = max(largest, difference)
