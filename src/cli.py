@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from src.data import MNISTDataModule
 from src.errors import UserError
-from src.inference import import_network, write_predictions
+from src.inference import import_network, predict
 from src.messages import PROGRAM, Parser, silence_noise
 from src.models import Classifier, LossAndAccuracy
 from src.settings import refuse_contradictions, saved_settings, short_name
@@ -32,7 +32,7 @@ COMMANDS = {
     "fit": "Train a network, then test its last weights.",
     "validate": "Measure a checkpoint on the validation images of its run.",
     "test": "Measure a checkpoint on the test images.",
-    "predict": "Write the answers of a checkpoint for the test images to predictions.csv in its run.",
+    "predict": "Write what checkpoints answer for pictures of your own, or else for the test images.",
     "compare": "Compare networks by all their runs: a report with a verdict and error bars.",
 }
 
@@ -99,7 +99,7 @@ class CLI(LightningCLI):
         parser.set_defaults({"trainer.max_epochs": 12, "trainer.num_sanity_val_steps": 0})
         # Not required: a checkpoint names its network. `parse_arguments` reports a missing one.
         parser.add_lightning_class_args(Classifier, "model", subclass_mode=True, required=False)
-        parser.add_lightning_class_args(MNISTDataModule, "data")
+        parser.add_class_arguments(MNISTDataModule, "data", skip={"images"})  # for `predict` alone
         parser.link_arguments("seed_everything", "data.seed")
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
@@ -119,6 +119,16 @@ class CLI(LightningCLI):
                 type=NonNegativeFloat,
                 default=0.0,
                 help="Save inside an epoch; 0 doesn't.",
+            )
+        if subcommand == "predict":
+            parser.add_argument(
+                "--data.images", nargs="+", type=str, metavar="PATH", help="Pictures: files, folders or globs."
+            )
+            parser.add_argument(
+                "--also", nargs="+", type=str, default=[], metavar="CKPT", help="More checkpoints, a column for each."
+            )
+            parser.add_argument(
+                "--contact_sheet", type=str, metavar="FILE", help="Draw what the network saw in the pictures and said."
             )
         return parser
 
@@ -290,10 +300,7 @@ class CLI(LightningCLI):
         self._print_result("test", self.model.test_metrics)
 
     def predict(self, **kwargs: Any) -> None:
-        shares: Any = self.trainer.predict(**kwargs)
-        folder = Path(kwargs["ckpt_path"]).parent
-        run = folder.parent if folder.name == "checkpoints" else folder
-        write_predictions(self.trainer, shares, run / "predictions.csv")
+        predict(self.trainer, **kwargs, also=self.config.predict.also, contact_sheet=self.config.predict.contact_sheet)
 
     def _compare(self, given: Namespace, args: list[str]) -> None:
         from src.comparison import Trainings, compare  # scipy and jinja2: half a second for the other commands

@@ -9,6 +9,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from src.data.batches import Batch, GlobalBatches
+from src.data.images import SIZE, ImageFile, read_images
 from src.data.source import fetch_mnist, read_mnist
 from src.errors import UserError
 
@@ -25,6 +26,7 @@ class MNISTDataModule(LightningDataModule):
             test images are the validation set, as published; choose no epoch by it then.
         normalize: Subtract the mean 0.1307 and divide by the standard deviation 0.3081; pixels are 0…1 otherwise.
         seed: Fixes the order of the training images and which ones are held out.
+        images: Files, folders or globs of pictures to predict in place of the test images.
 
     Raises:
         UserError: A setting is out of range, or a data file is damaged or can't be had.
@@ -37,9 +39,10 @@ class MNISTDataModule(LightningDataModule):
         val_size: int = 0,
         normalize: bool = True,
         seed: int = 0,
+        images: list[str] | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters(logger=False, ignore=["images"])
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; it must be at least 1.")
         if not 0 <= val_size < 60_000:
@@ -49,6 +52,8 @@ class MNISTDataModule(LightningDataModule):
         self.val_size = val_size
         self.normalize = normalize
         self.seed = seed
+        self.images = images
+        self.files: list[ImageFile] = []  # what became of `images`, after the setup of "predict"
 
     def prepare_data(self) -> None:
         """Fetch what is missing and verify what is there (called by one process of each machine)."""
@@ -56,10 +61,17 @@ class MNISTDataModule(LightningDataModule):
             raise UserError(
                 f"batch_size is {self.batch_size}, less than the {self.trainer.world_size} devices that share it."
             )
-        fetch_mnist(self.data_dir)
+        if self.images is None:
+            fetch_mnist(self.data_dir)
 
     def setup(self, stage: str) -> None:
         """Read the images that `stage` needs: "fit", "validate", "test" or "predict"."""
+        if stage == "predict" and self.images is not None:
+            self.files = self.files or read_images(self.images)
+            read = [file.image_HW for file in self.files if file.image_HW is not None]
+            images_NHW = torch.stack(read) if read else torch.empty(0, SIZE, SIZE, dtype=torch.uint8)
+            self.test = images_NHW, torch.zeros(len(read), dtype=torch.long)
+            return
         if stage == "fit" or (stage == "validate" and self.val_size):
             images, labels = read_mnist(self.data_dir, "train")
             held_out = stratified_sample(labels, self.val_size, self.seed)
