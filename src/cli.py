@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from src.commands import WITHOUT_TRAINER
 from src.data import MNISTDataModule
 from src.errors import UserError
-from src.inference import write_predictions
+from src.inference import predict
 from src.memory import keep_freed_pages
 from src.messages import NAME_A_CHECKPOINT, PROGRAM, Parser, silence_noise
 from src.models import Classifier, LossAndAccuracy
@@ -29,14 +29,14 @@ from src.training.callbacks import Curves, Progress, RunSummary, describe_result
 from src.training.checkpoints import PREVIOUS, CheckedCheckpointIO, load_checkpoint
 from src.training.logger import RunLogger
 from src.training.randomness import RandomState
-from src.training.runs import SURROUNDINGS, Run, differences, find_runs, has_recipe, recipe, run_folder
+from src.training.runs import SURROUNDINGS, Run, differences, find_runs, has_recipe, recipe
 from src.training.stopping import Interrupted, Stopping
 
 COMMANDS = {
     "fit": "Train a network, then test its last weights.",
     "validate": "Measure a checkpoint on the validation images of its run.",
     "test": "Measure a checkpoint on the test images.",
-    "predict": "Write the answers of a checkpoint for the test images to predictions.csv in its run.",
+    "predict": "Write what checkpoints answer for pictures of your own, or else for the test images.",
     "export": "Write a checkpoint as ONNX and as a program of torch.export, checked on the test images.",
     "compare": "Compare networks by all their runs: a report with a verdict and error bars.",
 }
@@ -91,7 +91,7 @@ class CLI(LightningCLI):
         parser.set_defaults({"trainer.max_epochs": 12, "trainer.num_sanity_val_steps": 0})
         # Not required: a checkpoint names its network. `parse_arguments` reports a missing one.
         parser.add_lightning_class_args(Classifier, "model", subclass_mode=True, required=False)
-        parser.add_lightning_class_args(MNISTDataModule, "data")
+        parser.add_class_arguments(MNISTDataModule, "data", skip={"images"})  # for `predict` alone
         parser.link_arguments("seed_everything", "data.seed")
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
@@ -112,6 +112,16 @@ class CLI(LightningCLI):
                 type=NonNegativeFloat,
                 default=0.0,
                 help="Save inside an epoch; 0 doesn't.",
+            )
+        if subcommand == "predict":
+            parser.add_argument(
+                "--data.images", nargs="+", type=str, metavar="PATH", help="Pictures: files, folders or globs."
+            )
+            parser.add_argument(
+                "--also", nargs="+", type=str, default=[], metavar="CKPT", help="More checkpoints, a column for each."
+            )
+            parser.add_argument(
+                "--contact_sheet", type=str, metavar="FILE", help="Draw what the network saw in the pictures and said."
             )
         return parser
 
@@ -289,9 +299,7 @@ class CLI(LightningCLI):
         self._print_result("test", self.model.test_metrics)
 
     def predict(self, **kwargs: Any) -> None:
-        shares: Any = self.trainer.predict(**kwargs)
-        path = run_folder(Path(kwargs["ckpt_path"])) / "predictions.csv"
-        write_predictions(self.trainer, shares, self.datamodule.classes, path)
+        predict(self.trainer, **kwargs, also=self.config.predict.also, contact_sheet=self.config.predict.contact_sheet)
 
     def _print_result(self, images: str, metrics: LossAndAccuracy) -> None:
         result = metrics.compute()  # on every rank: it may reduce

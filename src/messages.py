@@ -63,6 +63,7 @@ def silence_noise() -> None:
         r".*smaller than the logging interval",  # nothing here is logged by steps
         r"Checkpoint directory .* exists and is not empty",  # that of the run that is resumed
         r".*callbacks used to create the checkpoint need to be provided",  # those of training, in a test
+        r"Total length of .GlobalBatches. across ranks is zero",  # pictures of which none can be read
         # Reduced over the devices already, or the same on all of them.
         r".*self.log\('((train|val|test)_(loss|accuracy)|epoch_seconds|learning_rate)', ..., sync_dist=True",
     ):

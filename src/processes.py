@@ -20,7 +20,8 @@ def gather(value: T) -> list[T]:
 
 def gather_shares(shares: list[Tensor]) -> Tensor:
     """Put together what each device made of its share of every batch: (N, K), in the order of the images."""
-    return torch.cat([share for batch in zip(*gather(shares), strict=True) for share in batch])
+    together = [share for batch in zip(*gather(shares), strict=True) for share in batch]
+    return torch.cat(together) if together else torch.empty(0, 10)
 
 
 def own(values: list[T]) -> list[T]:

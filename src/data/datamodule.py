@@ -10,6 +10,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from src.data.batches import Batch, GlobalBatches
+from src.data.images import SIZE, ImageFile, read_images
 from src.data.source import Split, fetch_mnist, read_mnist, read_other
 from src.errors import UserError
 
@@ -31,6 +32,7 @@ class MNISTDataModule(LightningDataModule):
         seed: Fixes the order of the training images and which ones are held out.
         classes: Names the classes of another data set, in the order of their labels. Its four files lie in `data_dir`
             itself and are taken as they are; nothing is fetched. By default it is MNIST, with the digits as names.
+        images: Files, folders or globs of pictures to predict in place of the test images.
 
     Raises:
         UserError: A setting is out of range, or a data file is damaged or can't be had.
@@ -45,9 +47,10 @@ class MNISTDataModule(LightningDataModule):
         max_shift: int = 0,
         seed: int = 0,
         classes: list[str] | None = None,
+        images: list[str] | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters(logger=False, ignore=["images"])
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; it must be at least 1.")
         if not 0 <= max_shift < 28:
@@ -62,6 +65,8 @@ class MNISTDataModule(LightningDataModule):
         self.seed = seed
         self.is_mnist = classes is None
         self.classes = classes or [str(digit) for digit in range(10)]
+        self.images = images
+        self.files: list[ImageFile] = []  # what became of `images`, after the setup of "predict"
 
     def prepare_data(self) -> None:
         """Fetch what is missing and verify what is there (called by one process of each machine)."""
@@ -69,6 +74,8 @@ class MNISTDataModule(LightningDataModule):
             raise UserError(
                 f"batch_size is {self.batch_size}, less than the {self.trainer.world_size} devices that share it."
             )
+        if self.images is not None:
+            return
         if self.is_mnist:
             fetch_mnist(self.data_dir)
         else:
@@ -81,6 +88,12 @@ class MNISTDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read the images that `stage` needs: "fit", "validate", "test" or "predict"."""
+        if stage == "predict" and self.images is not None:
+            self.files = self.files or read_images(self.images)
+            read = [file.image_HW for file in self.files if file.image_HW is not None]
+            images_NHW = torch.stack(read) if read else torch.empty(0, SIZE, SIZE, dtype=torch.uint8)
+            self.test = images_NHW, torch.zeros(len(read), dtype=torch.long)
+            return
         if stage == "fit" or (stage == "validate" and self.val_size):
             images, labels = self._read("train")
             held_out = stratified_sample(labels, self.val_size, self.seed)
