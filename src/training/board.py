@@ -65,7 +65,7 @@ class TensorBoard(Callback):
         random_state = collect()
         try:
             if self.texts:
-                for tag, text in _texts(trainer, pl_module):
+                for tag, text in _texts(trainer, pl_module, Path(logger.log_dir)):
                     logger.writer("train").add_text(f"run/{tag}", text)
             if self.graph:
                 event = Event(graph_def=_graph(trainer, pl_module).SerializeToString())
@@ -111,9 +111,9 @@ def _settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
     return {name: settings[name] for name in settings if name not in hidden}
 
 
-def _texts(trainer: Trainer, pl_module: LightningModule) -> Iterator[tuple[str, str]]:
+def _texts(trainer: Trainer, pl_module: LightningModule, run: Path) -> Iterator[tuple[str, str]]:
     """Yields: tag, and text in Markdown."""
-    config = Path(str(trainer.log_dir), "config.yaml")
+    config = run / "config.yaml"  # not in trainer.log_dir: to read that is to wait for all processes
     if config.exists():
         yield "config", f"```yaml\n{config.read_text()}\n```"
     machine = describe_machine(pl_module.device, trainer.world_size)
