@@ -75,8 +75,9 @@ def test_command_line_overrides_the_config(cli: RunCLI) -> None:
     outcome = cli("fit", "--config=configs/cnn.yaml", "--config=configs/published.yaml", *SHORT, *overrides)
     assert outcome.code == 0, outcome.err
     config = yaml.safe_load((outcome.run / "config.yaml").read_text())
-    assert config["model"] == {"class_path": "src.models.CNN", "init_args": {"lr": 0.002, "eps": 1e-7}}
-    assert config["data"] == {"data_dir": "data", "batch_size": 256, "val_size": 0, "normalize": False}
+    assert config["model"]["class_path"] == "src.models.CNN"
+    assert config["model"]["init_args"]["lr"] == 0.002
+    assert (config["data"]["batch_size"], config["data"]["normalize"]) == (256, False)
     assert (config["seed_everything"], config["trainer"]["max_epochs"]) == (7, 1)
     again = cli("fit", f"--config={outcome.run / 'config.yaml'}")
     assert again.code == 0, again.err

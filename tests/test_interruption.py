@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from src.models import Classifier
 from src.training.checkpoints import load_checkpoint
-from src.training.runs import find_runs
+from src.training.runs import Run, find_runs
 from src.training.stopping import Stopping
 from tests.conftest import ROOT, RunCLI
 from tests.test_distributed import finish, processes, run
@@ -44,11 +44,8 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Stop:
     end_of_step: Any = Stopping.on_train_batch_end
 
     def send(step: int, number: signal.Signals) -> None:
-        sent: list[int] = []  # a second one would end this process
-
         def on_train_batch_end(self: Stopping, trainer: Trainer, *args: Any) -> None:
-            if trainer.global_step == step and not sent:
-                sent.append(number)
+            if trainer.global_step == step and not self.signal:  # a second one would end this process
                 os.kill(os.getpid(), number)
             end_of_step(self, trainer, *args)
 
@@ -290,7 +287,7 @@ CheckedCheckpointIO().save_checkpoint({"state_dict": {"w": torch.ones(100_000)}}
 def test_a_second_signal_ends_at_once() -> None:
     script = """
 import os, signal
-from src.training.runs import find_runs
+from src.training.runs import Run, find_runs
 from src.training.stopping import Stopping
 stopping = Stopping()
 stopping.signal = 0
@@ -442,13 +439,13 @@ def ended(process: int) -> bool:
 @pytest.mark.parametrize("to_worker", [False, True])
 def test_signal_to_any_process_ends_all_and_two_processes_resume_exactly(tmp_path: Path, to_worker: bool) -> None:
     settings = ("fit", "--model=CNN", *SHORT, "--trainer.limit_train_batches=40", *processes(2), "--resume=auto")
+    settings += ("--save_every_n_steps=1",)
     whole, cut = (f"--trainer.default_root_dir={tmp_path / name}" for name in ("whole", "cut"))
     finish(run(tmp_path, *settings, whole))
     process = run(tmp_path, *settings, cut)
     folder = tmp_path / "cut" / "lightning_logs" / "cnn" / "version_0"
-    while not list(folder.glob("train")) and not list(folder.glob("events*")):
+    while process.poll() is None and not Run(folder).checkpoint.exists():
         time.sleep(0.05)
-    time.sleep(2)
     worker = int(subprocess.check_output(["pgrep", "-P", str(process.pid), "-f", "fit"], text=True).split()[0])
     os.kill(worker if to_worker else process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=30)
@@ -461,11 +458,11 @@ def test_signal_to_any_process_ends_all_and_two_processes_resume_exactly(tmp_pat
 
 @pytest.mark.slow
 def test_a_worker_that_dies_ends_the_others(tmp_path: Path) -> None:
-    process = run(tmp_path, "fit", "--model=CNN", f"--trainer.default_root_dir={tmp_path}", *processes(2))
+    settings = (f"--trainer.default_root_dir={tmp_path}", *processes(2), "--save_every_n_steps=5")
+    process = run(tmp_path, "fit", "--model=CNN", *settings)
     folder = tmp_path / "lightning_logs" / "cnn" / "version_0"
-    while not list(folder.glob("events*")):
+    while process.poll() is None and not Run(folder).checkpoint.exists():
         time.sleep(0.05)
-    time.sleep(2)
     worker = int(subprocess.check_output(["pgrep", "-P", str(process.pid), "-f", "fit"], text=True).split()[0])
     os.kill(worker, signal.SIGKILL)
     output, _ = process.communicate(timeout=30)

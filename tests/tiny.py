@@ -13,7 +13,8 @@ class Tiny(Classifier):
     def __init__(self, width: int = 0, dropout: float = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         hidden = [nn.Linear(784, width), nn.ReLU()] if width else []
-        self.network = nn.Sequential(nn.Flatten(), *hidden, nn.Dropout(dropout), nn.Linear(width or 784, 10))
+        masks = [nn.Dropout(dropout)] if dropout else []
+        self.network = nn.Sequential(nn.Flatten(), *hidden, *masks, nn.Linear(width or 784, 10))
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         return self.network(x_NCHW)

@@ -18,6 +18,7 @@ import torch
 from torchvision.datasets import MNIST
 
 from src.cli import main
+from src.training.runs import Run
 from tests.conftest import ROOT, Outcome
 
 CONFIG = """
@@ -102,6 +103,7 @@ def test_trains_each_config_with_each_seed_in_turn_and_goes_on_where_it_was_kill
 def test_a_signal_lets_the_training_save_itself(mnist: Path, tmp_path: Path) -> None:
     for width in (0, 32):
         config = CONFIG.format(width=width, data=mnist, folder=tmp_path).replace("30", "30000")
+        config += "save_every_n_steps: 10\n"
         (tmp_path / f"tiny{width}.yaml").write_text(config)
     command = [sys.executable, "-m", "src", "compare", "--train"]
     command += [str(tmp_path / "tiny0.yaml"), str(tmp_path / "tiny32.yaml"), "--seeds", "1"]
@@ -114,9 +116,8 @@ def test_a_signal_lets_the_training_save_itself(mnist: Path, tmp_path: Path) -> 
     )
     run = tmp_path / "lightning_logs" / "tiny" / "version_0"
     deadline = time.monotonic() + 60
-    while not list(run.glob("events*")) and time.monotonic() < deadline:
+    while not Run(run).checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(1)
     process.terminate()
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 143, output
