@@ -85,9 +85,12 @@ class TensorBoard(Callback):
             self.logits.append(outputs)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # By every process, if by one.
+        logits_NK = gather_shares([share.float().cpu() for share in self.logits]) if self.logits else None
+        if not isinstance(trainer.logger, RunLogger) or not trainer.is_global_zero:
+            return
         drawn = {}
-        if self.logits and (self.mistakes or self.confusion):
-            logits_NK = gather_shares([share.float().cpu() for share in self.logits])  # by every process
+        if logits_NK is not None:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             images_NHW, labels_N = (tensor[: len(logits_NK)] for tensor in data.test)
             K = logits_NK.shape[1]
@@ -99,9 +102,8 @@ class TensorBoard(Callback):
         convolutions = {name: layer for name, layer in pl_module.named_modules() if isinstance(layer, nn.Conv2d)}
         if self.filters and convolutions:
             drawn["filters"] = pictures.filters(*next(iter(convolutions.items())))
-        if isinstance(trainer.logger, RunLogger) and trainer.is_global_zero:
-            for name, figure in drawn.items():
-                trainer.logger.writer("test").add_figure(f"pictures/{name}", figure, trainer.current_epoch)
+        for name, figure in drawn.items():
+            trainer.logger.writer("test").add_figure(f"pictures/{name}", figure, trainer.current_epoch)
 
 
 def _settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
