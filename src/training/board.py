@@ -14,7 +14,6 @@ from lightning.pytorch.utilities.model_summary import ModelSummary
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from torch import Tensor, nn
-from torch.utils.tensorboard._pytorch_graph import graph as trace
 from torchmetrics import Metric
 
 from src.processes import gather_shares
@@ -128,6 +127,8 @@ def _graph(trainer: Trainer, pl_module: LightningModule) -> GraphDef:
 
     Constants are left out: layers share them, and each would draw an edge from the first layer to another.
     """
+    from torch.utils.tensorboard._pytorch_graph import graph as trace  # private: training goes on without it
+
     network = _copy(pl_module)
     network.trainer = trainer  # tracing looks at every attribute, and this one raises an error where it isn't set
     nodes = trace(network, network.example_input_array)[0].node
