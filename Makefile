@@ -30,7 +30,7 @@ tensorboard: .venv/.ready ## show the curves of all runs at http://localhost:600
 	$(BIN)/tensorboard --host localhost --logdir lightning_logs
 
 test: .venv/.ready ## run the tests (about 8 minutes on two cores)
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: .venv/.ready ## run the tests that take longer
 	$(BIN)/python -m pytest -m slow $(ARGS)
