@@ -1,5 +1,6 @@
 """What can be said about the difference of two networks from a few runs of each. Errors are counted in test images."""
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
@@ -174,10 +175,14 @@ def smallest_difference(spreads: tuple[float, float], runs: tuple[int, int], net
 
 def runs_needed(difference: float, spreads: tuple[float, float], networks: int = 2) -> int:
     """Runs of each network that find `difference` with 80 % power."""
-    enough = 2
-    while power(difference, spreads, (enough, enough), networks) < POWER:
-        enough += 1
-    return enough
+
+    def is_enough(runs: int) -> bool:
+        return power(difference, spreads, (runs, runs), networks) >= POWER
+
+    most = 2
+    while not is_enough(most):
+        most *= 2
+    return 2 + bisect_left(range(2, most), True, key=is_enough)
 
 
 # --- Verdict -------------------------------------------------------------------------------------------
