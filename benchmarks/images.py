@@ -25,10 +25,20 @@ from src.inference import TrainedNetwork
 
 Item = tuple[Image.Image, int]  # a picture and its digit
 
-FONTS = (  # that matplotlib brings
-    "DejaVuSans DejaVuSans-Bold DejaVuSans-Oblique DejaVuSansMono DejaVuSerif DejaVuSerif-Italic "
-    "STIXGeneral STIXGeneralBol STIXGeneralItalic cmr10 cmss10 cmtt10"
-).split()
+FONTS = [  # of those that matplotlib brings
+    "DejaVuSans",
+    "DejaVuSans-Bold",
+    "DejaVuSans-Oblique",
+    "DejaVuSansMono",
+    "DejaVuSerif",
+    "DejaVuSerif-Italic",
+    "STIXGeneral",
+    "STIXGeneralBol",
+    "STIXGeneralItalic",
+    "cmr10",
+    "cmss10",
+    "cmtt10",
+]
 
 # The way of a hand, as points x, y in 0…1 from the upper left; a stroke is a smooth curve through them.
 STROKES = {
@@ -51,9 +61,10 @@ def enlarged_mnist(data_dir: Path, images: int) -> list[Item]:
     items = []
     for image_HW, digit in zip(*(values[:images] for values in read_mnist(data_dir, "t10k")), strict=True):
         side = int(28 * rng.uniform(4, 12))
-        page = Image.new("L", tuple((side * rng.uniform(1.1, 1.8, size=2)).astype(int).tolist()), 255)
+        page = Image.new("L", (int(side * rng.uniform(1.1, 1.8)), int(side * rng.uniform(1.1, 1.8))), 255)
         digit_picture = Image.fromarray(255 - image_HW.numpy()).resize((side, side), Image.Resampling.BICUBIC)
-        page.paste(digit_picture, tuple(int(rng.integers(0, room - side + 1)) for room in page.size))
+        corner = (int(rng.integers(0, page.width - side + 1)), int(rng.integers(0, page.height - side + 1)))
+        page.paste(digit_picture, corner)
         items.append((page, int(digit)))
     return items
 
@@ -115,8 +126,10 @@ def plainly_resized(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(picture.resize((28, 28), Image.Resampling.BILINEAR)))
 
 
-def measure(name: str, make: Callable[[Image.Image], Tensor | None], items: list[Item], networks: list[TrainedNetwork]):
-    with ProcessPoolExecutor(2) as pool:
+def measure(
+    name: str, make: Callable[[Image.Image], Tensor | None], items: list[Item], networks: list[TrainedNetwork]
+) -> None:
+    with ProcessPoolExecutor() as pool:
         images = list(
             tqdm(pool.map(make, [picture for picture, _ in items], chunksize=20), total=len(items), desc=name)
         )

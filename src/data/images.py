@@ -17,7 +17,7 @@ from tqdm import tqdm
 from src.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "PPM")
-MAX_PIXELS = 2**26  # in memory at once, with four bytes each and a copy
+MAX_PIXELS = 2**26  # decoded at once: 270 MB, or 900 MB with copies if there is transparency
 WORKING_SIZE = 512  # pixels of the longer side, in which the digit is looked for
 
 SIZE, DIGIT_SIZE = 28, 20  # pixels of an MNIST image, and of the longer side of the digit in it
@@ -59,7 +59,7 @@ def _find(name: str) -> Iterator[tuple[Path, str]]:
     path = Path(name)
     try:
         if not path.is_dir():
-            matches = [] if path.exists() else sorted(glob.glob(name, recursive=True))
+            matches = [] if path.exists() else sorted(glob.glob(name, recursive=True))  # noqa: PTH207 (Path.glob has no absolute patterns)
             for match in matches:
                 yield from _find(match)
             if not matches:
@@ -122,7 +122,8 @@ def _read(path: Path) -> Plane:
                 image.draft("RGB", (int(width * scale), int(height * scale)))  # JPEG alone: up to 8 times smaller
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(f"{width:,} × {height:,} pixels are too many. Save it smaller, or as plain JPEG.")
-            return _grey(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            return _grey(image)
     except UnidentifiedImageError:
         raise UserError("It is no picture of a known format (PNG, JPEG, BMP, TIFF, GIF, WebP, PPM).") from None
     except UserError:
@@ -137,6 +138,8 @@ def _grey(image: Image.Image) -> Plane:
     if image.mode[0] in "IF":  # 16 and 32 bits
         values_HW = np.nan_to_num(np.asarray(image.convert("F").reduce(factor), float), posinf=0, neginf=0)
         return 255 * (values_HW - values_HW.min()) / max(np.ptp(values_HW), 1e-9)
+    if image.mode in ("L", "RGB") and not image.has_transparency_data:
+        image, factor = image.reduce(factor), 1  # before it is copied
     rgba_HWC = np.asarray(image.convert("RGBA").reduce(factor), float)
     rgb_HWC, visible_HW = rgba_HWC[:, :, :3], rgba_HWC[:, :, 3] > 127
     if not visible_HW.any():
@@ -180,7 +183,7 @@ def _is_dark_on_bright(grey_HW: Plane) -> bool:
     coarse_HW = grey_HW[(slice(None, None, -(-max(grey_HW.shape) // 48)),) * 2]
     median_HW = ndimage.median_filter(coarse_HW, size=max(coarse_HW.shape) // 2 + 1)
     vote = 0.0
-    for beyond_HW in (grey_HW - _light(grey_HW), coarse_HW - median_HW):
+    for beyond_HW in (coarse_HW - _light(coarse_HW), coarse_HW - median_HW):
         darker, brighter = (np.square(beyond_HW[side]).sum() for side in (beyond_HW < 0, beyond_HW > 0))
         vote += (darker - brighter) / max(darker + brighter, 1e-9)
     return bool(vote > 0)
@@ -224,7 +227,7 @@ def _crop(ink_HW: Plane) -> Plane:
     start_P2, stop_P2 = (np.array([[getattr(side, end) for side in box] for box in boxes]) for end in ("start", "stop"))
     inside_P = (start_P2 > 0).all(axis=1) & (stop_P2 < ink_HW.shape).all(axis=1)
     if mass_P[inside_P].max(initial=0) < mass_P.max() / 10:
-        inside_P[:] = True  # the digit itself reaches the edge
+        inside_P = np.full(len(boxes), True)  # the digit itself reaches the edge
     main = np.where(inside_P, mass_P, 0).argmax()
     reach = (stop_P2 - start_P2)[main].max() / 4
     near_P = (start_P2 <= stop_P2[main] + reach).all(axis=1) & (stop_P2 >= start_P2[main] - reach).all(axis=1)
@@ -237,7 +240,7 @@ def _crop(ink_HW: Plane) -> Plane:
 
 def _thicken(digit_HW: Plane) -> Plane:
     """Widen strokes that would fade when they are made smaller to `MIN_STROKE`."""
-    mask_HW = digit_HW > 0.5
+    mask_HW = digit_HW > digit_HW.max() / 2
     # Across a stroke of w pixels the distance to its edge is w / 4 + 1 / 2 on average.
     stroke = 4 * ndimage.distance_transform_edt(np.pad(mask_HW, 1))[1:-1, 1:-1][mask_HW].mean() - 2
     missing = (MIN_STROKE * max(digit_HW.shape) - stroke) / 2

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ def digits(mnist: Path) -> np.ndarray:
     return read_mnist(mnist, "t10k")[0][:12].numpy()
 
 
-def read(picture: Image.Image, folder: Path, name: str = "picture.png", **options: object) -> np.ndarray:
+def read(picture: Image.Image, folder: Path, name: str = "picture.png", **options: Any) -> np.ndarray:
     picture.save(folder / name, **options)
     return read_image(folder / name).numpy().astype(float)
 

@@ -1,12 +1,24 @@
-"""Predictions come out in the order of the images, on one device or many."""
+"""Answers come out in the order of the images, on one device or many; pictures that can't be read are named."""
 
+import csv
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
+from PIL import Image
 from torchvision.datasets import MNIST
 
+from src.inference.predictions import printable
 from src.models import LeNet5
 from src.processes import gather_shares
 from src.training.checkpoints import load_checkpoint
-from tests.conftest import ROOT, RunCLI
+from tests.conftest import ROOT, SHORT, RunCLI, train
+from tests.test_distributed import finish, processes, run
+from tests.tiny import Tiny
 
 
 def test_shares_of_one_device_are_put_together_in_order() -> None:
@@ -14,7 +26,7 @@ def test_shares_of_one_device_are_put_together_in_order() -> None:
     assert torch.equal(gather_shares(list(rows_NK.split(3))), rows_NK)
 
 
-def test_predict_writes_what_the_network_answers(cli: RunCLI, lenet5_run) -> None:
+def test_predict_writes_what_the_network_answers(cli: RunCLI, lenet5_run: Path) -> None:
     checkpoint = lenet5_run / "checkpoints" / "last.ckpt"
     before = checkpoint.read_bytes()
     outcome = cli("predict", f"--ckpt_path={checkpoint}")
@@ -22,14 +34,178 @@ def test_predict_writes_what_the_network_answers(cli: RunCLI, lenet5_run) -> Non
     assert f"10,000 predictions: {lenet5_run / 'predictions.csv'}" in outcome.out
     assert checkpoint.read_bytes() == before
     header, *rows = (lenet5_run / "predictions.csv").read_text().splitlines()
-    assert header == "image,digit,confidence"
+    assert header == "image,digit,confidence,runner_up"
     network = LeNet5().eval()
     network.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
     with torch.no_grad():  # the run was made with plain pixels, 0…1
         logits_NK = network(MNIST(ROOT / "data", train=False).data.unsqueeze(1) / 255)
     confidence_N, digits_N = logits_NK.softmax(1).max(1)
-    for image, row in enumerate(rows):
-        number, digit, confidence = row.split(",")
-        assert int(number) == image
+    runner_up_N = logits_NK.argsort(1, descending=True)[:, 1]
+    data = json.loads((lenet5_run / "predictions.json").read_text())["predictions"]
+    for image, (row, entry) in enumerate(zip(rows, data, strict=True)):
+        number, digit, confidence, runner_up = row.split(",")
+        assert int(number) == entry["image"] == image
         assert abs(float(confidence) - confidence_N[image]) < 1e-4
         assert int(digit) == digits_N[image]
+        assert int(runner_up) == runner_up_N[image]
+        (answer,) = entry["answers"].values()
+        assert (answer["digit"], answer["runner_up"]) == (int(digit), int(runner_up))
+        assert answer["confidence"] == pytest.approx(float(confidence), abs=1e-6)
+
+
+# --- Pictures of the user's own ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny_run(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of another network, trained on normalised pixels."""
+    folder = tmp_path_factory.mktemp("tiny_run")
+    train(folder, "--model=tests.tiny.Tiny", *SHORT, "--trainer.limit_test_batches=1")
+    return folder / "lightning_logs" / "tiny" / "version_0"
+
+
+@pytest.fixture
+def pictures(mnist: Path, tmp_path: Path) -> Path:
+    """MNIST's first test images as they are, so that the networks must answer as they do for those."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(5):
+        Image.fromarray(MNIST(mnist, train=False).data[number].numpy()).save(folder / f"{number}.png")
+    return folder
+
+
+def test_two_networks_answer_side_by_side_each_with_its_normalisation(
+    cli: RunCLI, lenet5_run: Path, tiny_run: Path, pictures: Path, tmp_path: Path, mnist: Path
+) -> None:
+    one, other = (str(folder / "checkpoints" / "last.ckpt") for folder in (lenet5_run, tiny_run))
+    x_NCHW = MNIST(mnist, train=False).data[:5].unsqueeze(1) / 255
+    expected = {}
+    for network, checkpoint, x in ((LeNet5(), one, x_NCHW), (Tiny(), other, (x_NCHW - 0.1307) / 0.3081)):
+        network.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
+        with torch.no_grad():
+            expected["/".join(Path(checkpoint).parts[-4:-2])] = network.eval()(x).softmax(1)
+    sheet = tmp_path / "contact.png"
+    # The data folder is not needed for pictures.
+    where = ["--data.images", str(pictures), "--data.data_dir=none", f"--contact_sheet={sheet}"]
+    outcome = cli("predict", f"--ckpt_path={one}", "--also", other, *where)
+    assert outcome.code == 0, outcome.err
+    rows = list(csv.DictReader((lenet5_run / "predictions.csv").open()))
+    assert [row["file"] for row in rows] == [str(pictures / f"{number}.png") for number in range(5)]
+    assert list(expected) == ["lenet5/version_0", "tiny/version_0"]
+    for name, probabilities_NK in expected.items():
+        assert name in outcome.out
+        for row, probabilities_K in zip(rows, probabilities_NK, strict=True):
+            # The way of a picture changes some pixels by a few grey values.
+            assert int(row[f"{name} digit"]) == probabilities_K.argmax()
+            assert float(row[f"{name} confidence"]) == pytest.approx(probabilities_K.max().item(), abs=0.02)
+    for row in rows:
+        cells = [row[f"{name} {key}"] for name in expected for key in ("digit", "runner_up")]
+        (line,) = [line for line in outcome.out.splitlines() if line.startswith(row["file"])]
+        assert re.findall(r"(?<= )\d(?!\S)", line) == cells
+    assert Image.open(sheet).size[0] > 5 * 28
+
+
+BAD_NAMES = [
+    b"new\nline.png",
+    b"\xff\xfe.png",
+    b'comma,"quote.png',
+    b"\x1b[31mred.png",
+    "ä 7\u202e.png".encode(),
+    b"=1+1.png",
+]
+
+
+def test_what_cannot_be_read_is_named_and_the_others_are_predicted(
+    cli: RunCLI, lenet5_run: Path, pictures: Path, tmp_path: Path
+) -> None:
+    whole = (pictures / "0.png").read_bytes()
+    for odd in BAD_NAMES:
+        (pictures / os.fsdecode(odd)).write_bytes(whole)
+    (pictures / "text.png").write_text("no image")
+    (pictures / "cut.png").write_bytes(whole[: len(whole) // 2])
+    Image.new("L", (100, 100), 255).save(pictures / "white.png")
+    Image.new("1", (20_000, 20_000)).save(pictures / "huge.png")
+    (tmp_path / "empty").mkdir()
+    checkpoint = lenet5_run / "checkpoints" / "last.ckpt"
+    named = [str(pictures), str(tmp_path / "empty"), str(tmp_path / "none.png")]
+    outcome = cli("predict", f"--ckpt_path={checkpoint}", "--data.images", *named)
+    assert outcome.code == 1
+    assert outcome.err.splitlines()[-1] == "error: 6 of 17 could not be predicted; the table says why."
+    assert "Traceback" not in outcome.err and "\x1b[31m" not in outcome.out
+    assert "11 predictions" in outcome.out.splitlines()[-1]
+    reasons = {
+        "text.png": "It is no picture",
+        "cut.png": "damaged or cut short",
+        "white.png": "No digit stands out",
+        "huge.png": "20,000 × 20,000 pixels are too many",
+        "empty": "The folder is empty",
+        "none.png": "There is no such file",
+    }
+    with (lenet5_run / "predictions.csv").open(newline="") as file:
+        rows = {row["file"]: row for row in csv.DictReader(file)}
+    data = {row["file"]: row for row in json.loads((lenet5_run / "predictions.json").read_text())["predictions"]}
+    assert list(rows) == list(data) and len(rows) == 17
+    for name, row in rows.items():
+        (line,) = [line for line in outcome.out.splitlines() if line.startswith(f"{name} ")]
+        reason = reasons.get(Path(name).name)
+        if reason:
+            assert reason in row["error"] and reason in line and row["digit"] == ""
+            assert data[name]["answers"] == {}
+        else:
+            assert row["error"] == "" and row["digit"] in "0123456789"
+    answers = {rows[printable(pictures / os.fsdecode(odd))]["confidence"] for odd in BAD_NAMES}
+    assert answers == {rows[str(pictures / "0.png")]["confidence"]}
+
+
+def test_when_nothing_can_be_read_the_reason_is_told(cli: RunCLI, lenet5_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    command = ["predict", f"--ckpt_path={lenet5_run / 'checkpoints' / 'last.ckpt'}", "--data.images", str(tmp_path)]
+    outcome = cli(*command, f"--contact_sheet={tmp_path / 'sheet.png'}")
+    assert outcome.code == 1
+    assert "It is no picture" in outcome.out and "1 of 1 could not be predicted" in outcome.err
+    assert "Warning" not in outcome.err and not (tmp_path / "sheet.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--contact_sheet=a.png"], "name them with --data.images"),
+        (["--data.images", "x.png", "--contact_sheet=none/a.png"], "a folder that exists"),
+        (["--data.images", "x.png", "--contact_sheet=a.doc"], "name a .png"),
+        (["--data.images", "x.png", "--also", "none.ckpt"], "There is no checkpoint none.ckpt"),
+        (["--data.images"], "data.images"),
+    ],
+)
+def test_mistakes_are_told_before_the_work(cli: RunCLI, lenet5_run: Path, args: list[str], message: str) -> None:
+    before = sorted(lenet5_run.iterdir())
+    outcome = cli("predict", f"--ckpt_path={lenet5_run / 'checkpoints' / 'last.ckpt'}", *args)
+    assert outcome.code in (1, 2)
+    assert message in outcome.err and "Traceback" not in outcome.err
+    assert sorted(lenet5_run.iterdir()) == before
+
+
+def test_pictures_are_for_predict_alone(cli: RunCLI) -> None:
+    outcome = cli("fit", "--model=LeNet5", "--data.images", "x.png")
+    assert (outcome.code, "data.images" in outcome.err) == (2, True)
+    assert "--data.images" in cli("predict", "--help").out
+
+
+@pytest.mark.slow
+def test_two_devices_answer_as_one(cli: RunCLI, lenet5_run: Path, pictures: Path, tmp_path: Path) -> None:
+    train(tmp_path, "--config=configs/cnn.yaml", *SHORT, "--trainer.limit_test_batches=1")
+    cnn_run = tmp_path / "lightning_logs" / "cnn" / "version_0"
+    one, other = (str(folder / "checkpoints" / "last.ckpt") for folder in (lenet5_run, cnn_run))
+    command = ["predict", f"--ckpt_path={one}", "--also", other, "--data.images", str(pictures)]
+    assert cli(*command).code == 0
+    alone = np.loadtxt(lenet5_run / "predictions.csv", delimiter=",", skiprows=1, usecols=range(1, 7))
+    (lenet5_run / "predictions.csv").unlink()
+    output = finish(run(tmp_path, *command, *processes(2)))
+    assert output.count("5 predictions") == 1  # told by one process
+    together = np.loadtxt(lenet5_run / "predictions.csv", delimiter=",", skiprows=1, usecols=range(1, 7))
+    assert np.abs(alone - together).max() < 2e-6
+
+    (pictures / "text.png").write_text("no image")
+    process = run(tmp_path, *command, *processes(2))
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "1 of 6 could not be predicted" in output and "Traceback" not in output
