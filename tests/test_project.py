@@ -14,6 +14,7 @@ REQUIREMENTS = [
     Requirement(line)
     for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
     for line in group
+    if Requirement(line).name != PROJECT["name"]  # the export extra, as a part of dev
 ]
 
 
