@@ -14,7 +14,7 @@ REQUIREMENTS = [
     Requirement(line)
     for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
     for line in group
-    if not line.startswith(PROJECT["name"])  # dev takes export too
+    if Requirement(line).name != PROJECT["name"]  # the export extra, as a part of dev
 ]
 
 
