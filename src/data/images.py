@@ -163,8 +163,7 @@ def _ink(grey_HW: Plane) -> Plane:
     grey_HW = ndimage.gaussian_filter(grey_HW, max(grey_HW.shape) / WORKING_SIZE)  # noise of a camera
     if _is_dark_on_bright(grey_HW):
         grey_HW = -grey_HW
-    # What is narrower than half the picture is not paper: the opening is the paper alone, with its shadows.
-    ink_HW = grey_HW - ndimage.grey_opening(grey_HW, size=(max(grey_HW.shape) // 2 + 1,) * 2)
+    ink_HW = _narrow_and_bright(grey_HW)
     core_HW = ink_HW > _otsu(ink_HW)
     paper = ink_HW[ndimage.distance_transform_edt(~core_HW) > max(grey_HW.shape) / 16]
     noise = np.median(paper) + 4 * np.median(np.abs(paper - np.median(paper))) if paper.size else 0
@@ -174,36 +173,25 @@ def _ink(grey_HW: Plane) -> Plane:
     return np.clip((ink_HW - noise) / (full - noise), 0, 1)
 
 
-def _is_dark_on_bright(grey_HW: Plane) -> bool:
-    """Whether the ink is darker than the paper.
+def _narrow_and_bright(grey_HW: Plane) -> Plane:
+    """What is narrower than half the picture, above the rest: paper and its shadows are wider."""
+    return grey_HW - ndimage.grey_opening(grey_HW, size=(max(grey_HW.shape) // 2 + 1,) * 2)
 
-    Two guesses at the paper vote, the clearer one counting more: a surface fitted to the edge of the picture, which
-    bold digits don't mislead, and the median of the surroundings, which shadows don't.
+
+def _is_dark_on_bright(grey_HW: Plane) -> bool:
+    """Whether the ink is darker than the paper, by two votes, of which the clearer counts more.
+
+    Most of what surrounds a point is paper; and ink hardly reaches the edge of the picture. The first holds in
+    shadows, the second where a bold digit fills the picture.
     """
     coarse_HW = grey_HW[(slice(None, None, -(-max(grey_HW.shape) // 48)),) * 2]
-    median_HW = ndimage.median_filter(coarse_HW, size=max(coarse_HW.shape) // 2 + 1)
-    vote = 0.0
-    for beyond_HW in (coarse_HW - _light(coarse_HW), coarse_HW - median_HW):
-        darker, brighter = (np.square(beyond_HW[side]).sum() for side in (beyond_HW < 0, beyond_HW > 0))
-        vote += (darker - brighter) / max(darker + brighter, 1e-9)
-    return bool(vote > 0)
-
-
-def _light(grey_HW: Plane) -> Plane:
-    """The brightness of the paper, from the edge of the picture: the quadratic of least absolute deviations."""
-    height, width = grey_HW.shape
-    y_HW, x_HW = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    terms_HWT = np.stack([np.ones_like(x_HW), x_HW, y_HW, x_HW**2, x_HW * y_HW, y_HW**2], axis=-1)
-    margin = max(1, min(height, width) // 20)
-    edge_HW = np.ones((height, width), bool)
-    edge_HW[margin:-margin, margin:-margin] = False
-    terms_NT, values_N = terms_HWT[edge_HW], grey_HW[edge_HW]
-    fit_T = np.zeros(6)
-    fit_T[0] = np.median(values_N)
-    for _ in range(10):  # least squares, with weights that make it least absolute deviations
-        weights_N = 1 / np.sqrt(np.abs(values_N - terms_NT @ fit_T) + 1)
-        fit_T = np.linalg.lstsq(terms_NT * weights_N[:, None], values_N * weights_N, rcond=None)[0]
-    return terms_HWT @ fit_T
+    beyond_HW = coarse_HW - ndimage.median_filter(coarse_HW, size=max(coarse_HW.shape) // 2 + 1)
+    edge_HW = np.full(coarse_HW.shape, True)
+    edge_HW[2:-2, 2:-2] = False
+    dark, bright = np.square(np.minimum(beyond_HW, 0)).sum(), np.square(np.maximum(beyond_HW, 0)).sum()
+    edge_dark, edge_bright = (_narrow_and_bright(sign * coarse_HW)[edge_HW].mean() for sign in (-1, 1))
+    votes = ((dark, bright), (edge_bright, edge_dark))
+    return bool(sum((yes - no) / (yes + no + 1) for yes, no in votes) > 0)
 
 
 def _otsu(values: Plane) -> float:

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy import ndimage
 
 from src.data.images import read_image, read_images, to_mnist
@@ -52,6 +53,37 @@ def test_a_digit_on_a_page_comes_back_as_it_was(digits: np.ndarray, tmp_path: Pa
         assert np.abs(shift).max() < 1
 
 
+@pytest.mark.parametrize("dark", [True, False])
+def test_a_digit_that_fills_the_picture_comes_back_as_it_was(digits: np.ndarray, dark: bool) -> None:
+    for digit_HW in digits:
+        rows, columns = (np.flatnonzero(digit_HW.max(axis=axis) > 100) for axis in (1, 0))
+        tight = Image.fromarray(digit_HW[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+        grey_HW = np.asarray(tight.resize((tight.width * 8, tight.height * 8), Image.Resampling.BICUBIC), float)
+        assert likeness(to_mnist(255 - grey_HW if dark else grey_HW).numpy().astype(float), digit_HW) > 0.85
+
+
+@pytest.mark.parametrize("ink", [0, 255])
+def test_a_bold_digit_that_fills_the_picture_is_told_from_the_paper(tmp_path: Path, ink: int) -> None:
+    font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf"), 200)
+    for digit in "0123456789":
+        images = []
+        for margin in (5, 80):
+            left, top, right, bottom = font.getbbox(digit)
+            picture = Image.new("L", (int(right - left) + 2 * margin, int(bottom - top) + 2 * margin), 255 - ink)
+            ImageDraw.Draw(picture).text((margin - left, margin - top), digit, ink, font)
+            images.append(read(picture, tmp_path))
+        assert likeness(*images) > 0.95, digit
+
+
+def test_paper_between_faint_strokes_is_black() -> None:
+    grey_HW = np.full((300, 300), 200.0)
+    grey_HW[60:240, 80:100] = grey_HW[220:240, 80:220] = 165
+    grey_HW += np.random.default_rng(0).normal(0, 8, grey_HW.shape)
+    image_HW = to_mnist(grey_HW).numpy()
+    rows, columns = (np.flatnonzero(image_HW.max(axis=axis) > 128) for axis in (1, 0))
+    assert image_HW[rows[0] : rows[-1] - 4, columns[4] : columns[-1]].mean() < 3
+
+
 def test_a_bar_anywhere_is_fitted_into_20_by_20_and_centred_by_its_mass(tmp_path: Path) -> None:
     picture = Image.new("L", (300, 500), 200)
     draw = ImageDraw.Draw(picture)
@@ -71,7 +103,8 @@ def test_shadow_gradient_noise_specks_and_the_edge_of_the_table_change_little(di
     for digit_HW in digits:
         clean_HW = np.asarray(page(digit_HW), float)
         photo_HW = (70 + 0.55 * clean_HW) * light_HW + rng.normal(0, 4, clean_HW.shape)
-        photo_HW[340:345, 20:24] = 30
+        photo_HW[340:345, 20:24] = 30  # a speck, and a blot
+        photo_HW[300:330, 10:50] = 30
         photo_HW[:12] = 20
         seen_HW, expected_HW = (to_mnist(grey_HW).numpy().astype(float) for grey_HW in (photo_HW, clean_HW))
         assert likeness(seen_HW, expected_HW) > 0.9
@@ -96,7 +129,12 @@ MODES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "white layer": lambda picture: Image.merge(
         "LA", [Image.new("L", picture.size, 255), picture.point(lambda v: 255 - v)]
     ),
-    "on a card": lambda picture: Image.merge("LA", [picture, Image.new("L", picture.size, 255)]),
+    "card with clear edges": lambda picture: ImageOps.expand(
+        Image.merge("LA", [picture, Image.new("L", picture.size, 255)]), 130, (0, 0)
+    ),
+    "red on green of the same brightness": lambda picture: Image.composite(
+        Image.new("RGB", picture.size, (0, 102, 0)), Image.new("RGB", picture.size, (200, 0, 0)), picture
+    ),
 }
 
 

@@ -86,7 +86,8 @@ def test_two_networks_answer_side_by_side_each_with_its_normalisation(
             expected["/".join(Path(checkpoint).parts[-4:-2])] = network.eval()(x).softmax(1)
     sheet = tmp_path / "contact.png"
     # The data folder is not needed for pictures.
-    where = ["--data.images", str(pictures), "--data.data_dir=none", f"--contact_sheet={sheet}"]
+    no_folder = f"--data.data_dir={pictures / '0.png'}"
+    where = ["--data.images", str(pictures), no_folder, f"--contact_sheet={sheet}"]
     outcome = cli("predict", f"--ckpt_path={one}", "--also", other, *where)
     assert outcome.code == 0, outcome.err
     rows = list(csv.DictReader((lenet5_run / "predictions.csv").open()))
