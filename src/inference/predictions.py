@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,8 @@ def predict(
     if contact_sheet is not None:
         if datamodule.images is None:
             raise UserError("--contact_sheet shows pictures of your own: name them with --data.images.")
-        if (
-            Path(contact_sheet).suffix.lower() not in (".png", ".jpg", ".pdf")
-            or not Path(contact_sheet).parent.is_dir()
-        ):
+        sheet = Path(contact_sheet)
+        if sheet.suffix.lower() not in (".png", ".jpg", ".pdf") or not sheet.parent.is_dir():
             raise UserError(f"--contact_sheet {contact_sheet}: name a .png, .jpg or .pdf in a folder that exists.")
     others = [TrainedNetwork(Path(path)) for path in also]
     for path, other in zip(also, others, strict=True):
@@ -104,7 +102,7 @@ def _tell(
         rows = [{"image": number, "answers": row, "error": ""} for number, row in enumerate(of_images)]
     table, data = folder / "predictions.csv", folder / "predictions.json"
     with replace_when_whole(table) as file:
-        file.write(_as_csv(networks, rows).encode())
+        file.write(_as_csv(list(networks), rows).encode())
     with replace_when_whole(data) as file:
         file.write(f"{json.dumps({'checkpoints': networks, 'predictions': rows}, indent=1)}\n".encode())
     if contact_sheet is not None and of_images:
@@ -129,15 +127,14 @@ def _table(networks: list[str], rows: list[dict[str, Any]]) -> Iterator[str]:
         yield f"{row['file']:{width}}" + ("".join(cells) or f"  {row['error']}")
 
 
-def _as_csv(networks: Iterable[str], rows: list[dict[str, Any]]) -> str:
+def _as_csv(networks: list[str], rows: list[dict[str, Any]]) -> str:
     """One line for each image; with several networks the columns of each begin with its name."""
     columns = [(name, key) for name in networks for key in ("digit", "confidence", "runner_up")]
-    of_files = any("file" in row for row in rows)
+    header = [f"{name} {key}" if len(networks) > 1 else key for name, key in columns]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    several = len({name for name, _ in columns}) > 1
-    header = [f"{name} {key}" if several else key for name, key in columns]
-    writer.writerow([*(["file", *header, "error"] if of_files else ["image", *header])])
+    of_files = "file" in rows[0]
+    writer.writerow(["file", *header, "error"] if of_files else ["image", *header])
     for row in rows:
         values = [row["answers"].get(name, {}).get(key, "") for name, key in columns]
         values = [f"{value:.6f}" if isinstance(value, float) else value for value in values]

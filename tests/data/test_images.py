@@ -67,7 +67,7 @@ def test_a_bold_digit_that_fills_the_picture_is_told_from_the_paper(tmp_path: Pa
     font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf"), 200)
     for digit in "0123456789":
         images = []
-        for margin in (5, 80):
+        for margin in (2, 80):
             left, top, right, bottom = font.getbbox(digit)
             picture = Image.new("L", (int(right - left) + 2 * margin, int(bottom - top) + 2 * margin), 255 - ink)
             ImageDraw.Draw(picture).text((margin - left, margin - top), digit, ink, font)
