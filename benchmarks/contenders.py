@@ -6,11 +6,13 @@ accuracy of both, and with all else that the contender does in an epoch.
 
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 import torch.nn.functional as F
+import yaml
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -46,7 +48,13 @@ class Block(Callback):
 
 def fit(network: str, *args: str) -> None:
     """What a user of this package runs."""
-    limits = [f"--trainer.{name}={value}" for name, value in LIMITS.items()]
+    config = yaml.safe_load(Path("configs", f"{network}.yaml").read_text())
+    times = BATCH // config["data"]["batch_size"]  # as many images in smaller batches
+    limits = [
+        f"--trainer.limit_{part}_batches={times * steps}"
+        for part, steps in (("train", TRAIN_STEPS), ("val", VAL_STEPS))
+    ]
+    limits.append(f"--trainer.max_epochs={FOREVER}")
     with tempfile.TemporaryDirectory() as folder:
         block = ["--trainer.callbacks+=benchmarks.contenders.Block", f"--trainer.default_root_dir={folder}"]
         sys.argv[1:] = ["fit", f"--config=configs/{network}.yaml", *limits, *block, *args]
