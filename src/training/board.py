@@ -92,12 +92,10 @@ class TensorBoard(Callback):
         if logits_NK is not None:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             images_NHW, labels_N = (tensor[: len(logits_NK)] for tensor in data.test)
-            K = logits_NK.shape[1]
-            classes = data.classes if len(data.classes) == K else [str(number) for number in range(K)]
             if self.mistakes:
-                drawn["mistakes"] = pictures.mistakes(images_NHW, labels_N, logits_NK.softmax(dim=1), classes)
+                drawn["mistakes"] = pictures.mistakes(images_NHW, labels_N, logits_NK.softmax(dim=1), data.classes)
             if self.confusion:
-                drawn["confusion"] = pictures.confusion(labels_N, logits_NK.argmax(dim=1), classes)
+                drawn["confusion"] = pictures.confusion(labels_N, logits_NK.argmax(dim=1), data.classes)
         convolutions = {name: layer for name, layer in pl_module.named_modules() if isinstance(layer, nn.Conv2d)}
         if self.filters and convolutions:
             drawn["filters"] = pictures.filters(*next(iter(convolutions.items())))
