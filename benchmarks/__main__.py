@@ -29,7 +29,8 @@ KERAS = Path(".venv-keras", "bin", "python")
 WARM_UP = 2  # blocks
 EVERY = 3  # blocks of fit to one of those that are far slower
 FIT, HAND_WRITTEN, USUAL_0, USUAL_2 = "fit", "hand-written loop", "usual pipeline", "usual pipeline, 2 workers"
-KERAS_PROGRAM, FAST, PRODUCT = "published Keras program", "fit with the fast recipe", "matrix product"
+KERAS_PROGRAM, PRODUCT = "published Keras program", "matrix product"
+SHIFTS, FAST = "fit with shifted images", "fit with the fast recipe"
 TITLES = {"lenet5": "LeNet5", "cnn": "CNN"}
 
 
@@ -101,6 +102,7 @@ def race(network: str, rounds: int, logs: Path) -> dict[str, Any]:
         HAND_WRITTEN: [*ours, "hand_written", network],
         USUAL_0: [*ours, "usual", network, "0"],
         USUAL_2: [*ours, "usual", network, "2"],
+        SHIFTS: [*ours, "fit", network, "--data.max_shift=2"],
         PRODUCT: [*ours, "matrix_product", network],
     }
     if Path("configs", f"{network}-fast.yaml").exists():

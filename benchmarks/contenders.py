@@ -27,7 +27,7 @@ from src.data import MNISTDataModule
 from src.models import CNN, LeNet5
 
 BATCH, TRAIN_STEPS, VAL_STEPS = 128, 50, 10
-NETWORKS = {"lenet5": LeNet5, "cnn": CNN}
+NETWORKS: dict[str, type[LeNet5 | CNN]] = {"lenet5": LeNet5, "cnn": CNN}
 FOREVER = 1_000_000  # epochs: the driver ends it
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LIMITS: dict[str, Any] = {"limit_train_batches": TRAIN_STEPS, "limit_val_batches": VAL_STEPS, "max_epochs": FOREVER}
