@@ -186,7 +186,7 @@ def draw(report: dict[str, Any]) -> Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], prog="python -m benchmarks")
-    parser.add_argument("networks", nargs="*", default=list(TITLES), choices=[*TITLES, []], metavar="lenet5|cnn")
+    parser.add_argument("networks", nargs="*", default=[], choices=[*TITLES, []], metavar="lenet5|cnn")
     parser.add_argument("--blocks", type=int, default=30, help="Blocks of fit and of the hand-written loop (30).")
     parser.add_argument("--output", type=Path, default=Path("docs"), help="Folder of the figures and the picture.")
     given = parser.parse_args()
@@ -197,7 +197,7 @@ def main() -> None:
         "networks": {},
     }
     with tempfile.TemporaryDirectory() as logs:
-        for network in given.networks:
+        for network in given.networks or TITLES:
             report["networks"][network] = race(network, given.blocks, Path(logs))
             report["networks"][network] |= scaling(network, given.blocks // EVERY, Path(logs))
     report["start_up"] = start_up(max(3, given.blocks // EVERY))

@@ -57,8 +57,8 @@ def fit(network: str, *args: str) -> None:
     limits.append(f"--trainer.max_epochs={FOREVER}")
     with tempfile.TemporaryDirectory() as folder:
         block = ["--trainer.callbacks+=benchmarks.contenders.Block", f"--trainer.default_root_dir={folder}"]
-        sys.argv[1:] = ["fit", f"--config=configs/{network}.yaml", *limits, *block, *args]
-        main()
+        # Not by way of sys.argv, with which Lightning starts the other processes: they come through here too.
+        main(["fit", f"--config=configs/{network}.yaml", *limits, *block, *args])
 
 
 def usual(network: str, workers: str) -> None:
