@@ -1,7 +1,9 @@
 """Where the time of a training step on the CPU goes: `python -m benchmarks.operators lenet5|cnn`.
 
 Prints each operator's share of the time, and for those that multiply their multiply-adds a second over
-those of a large matrix product that takes turns with them.
+those of a large matrix product that takes turns with them. The profiler keeps small blocks of memory between
+the large ones, so that a large buffer is taken anew in each step and pays for its pages: `aten::fill_`, the
+zeros of CNN's max-pooling, reads too high.
 """
 
 import sys
