@@ -103,10 +103,9 @@ def race(network: str, rounds: int, logs: Path) -> dict[str, Any]:
         USUAL_0: [*ours, "usual", network, "0"],
         USUAL_2: [*ours, "usual", network, "2"],
         SHIFTS: [*ours, "fit", network, "--data.max_shift=2"],
+        FAST: [*ours, "fit", f"{network}-fast"],
         PRODUCT: [*ours, "matrix_product", network],
     }
-    if Path("configs", f"{network}-fast.yaml").exists():
-        commands[FAST] = [*ours, "fit", f"{network}-fast"]
     if KERAS.exists():
         commands[KERAS_PROGRAM] = [str(KERAS), "benchmarks/keras_program.py", network, "data"]
     else:
