@@ -31,7 +31,9 @@ EVERY = 3  # blocks of fit to one of those that are far slower
 FIT, HAND_WRITTEN, USUAL_0, USUAL_2 = "fit", "hand-written loop", "usual pipeline", "usual pipeline, 2 workers"
 KERAS_PROGRAM, PRODUCT = "published Keras program", "matrix product"
 SHIFTS, FAST = "fit with shifted images", "fit with the fast recipe"
+KERAS_ONE_THREAD = f"{KERAS_PROGRAM}, one thread each"
 TITLES = {"lenet5": "LeNet5", "cnn": "CNN"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
 
 class Contender:
@@ -80,7 +82,7 @@ def median(ratios: list[float]) -> dict[str, Any]:
 
 
 def take_turns(contenders: dict[str, Contender], rounds: int, title: str) -> dict[str, list[dict[str, float]]]:
-    """Seconds of the blocks of each round, all contenders in every third and the first two in the others."""
+    """Seconds of the blocks of each round, all contenders in every third and the first two in the others; ends them."""
     first_two = list(contenders)[:2]
     for contender in contenders.values():
         for _ in range(WARM_UP):
@@ -92,7 +94,13 @@ def take_turns(contenders: dict[str, Contender], rounds: int, title: str) -> dic
         took = {name: contenders[name].block() for name in (names if number % 2 else reversed(names))}
         for name in names[1:]:
             seconds[name].append({"fit": took[names[0]], "other": took[name]})
+    for contender in contenders.values():
+        contender.end()
     return seconds
+
+
+def keras_command(network: str) -> list[str]:
+    return [str(KERAS), "benchmarks/keras_program.py", network, "data"]
 
 
 def race(network: str, rounds: int, logs: Path) -> dict[str, Any]:
@@ -107,7 +115,7 @@ def race(network: str, rounds: int, logs: Path) -> dict[str, Any]:
         PRODUCT: [*ours, "matrix_product", network],
     }
     if KERAS.exists():
-        commands[KERAS_PROGRAM] = [str(KERAS), "benchmarks/keras_program.py", network, "data"]
+        commands[KERAS_PROGRAM] = keras_command(network)
     else:
         print("Keras is left out: there is no .venv-keras (`make bench` builds it where tensorflow-cpu can be had).")
     contenders = {name: Contender(command, logs / f"{network}-{name}.log") for name, command in commands.items()}
@@ -123,28 +131,33 @@ def race(network: str, rounds: int, logs: Path) -> dict[str, Any]:
     result["rate of multiply-adds: fit / matrix product"] = median(rates)
     memory = contenders[FIT].peak_memory / contenders[HAND_WRITTEN].peak_memory
     result["peak memory: fit / hand-written loop"] = {"median": memory}
-    for contender in contenders.values():
-        contender.end()
     return result
 
 
-def scaling(network: str, rounds: int, logs: Path) -> dict[str, Any]:
-    """How much faster two processes are than one, each with one thread.
+def on_one_thread(network: str, rounds: int, logs: Path) -> dict[str, Any]:
+    """Against Keras with one thread each, and two processes with one thread each against one.
 
-    The blocks are longer than the others: with two processes, what is done once an epoch takes a part of a short
-    one that it doesn't take of a real one.
+    The blocks of the latter are longer than the others: with two processes, what is done once an epoch takes a
+    part of a short one that it doesn't take of a real one.
     """
-    longer = ["--trainer.limit_train_batches=150", "--trainer.limit_val_batches=30"]
-    ours = [sys.executable, "-m", "benchmarks.contenders", "fit", network, "--trainer.accelerator=cpu", *longer]
-    two = [*ours, "--trainer.strategy=ddp", "--trainer.devices=2"]
+    fit = [sys.executable, "-m", "benchmarks.contenders", "fit", network, "--trainer.accelerator=cpu"]
+    longer = [*fit, "--trainer.limit_train_batches=150", "--trainer.limit_val_batches=30"]
+    two = [*longer, "--trainer.strategy=ddp", "--trainer.devices=2"]
+    result = {}
+    if KERAS.exists():
+        contenders = {
+            FIT: Contender(fit, logs / f"{network}-one.log", **ONE_THREAD),
+            KERAS_PROGRAM: Contender(keras_command(network), logs / f"{network}-keras-one.log", **ONE_THREAD),
+        }
+        pairs = take_turns(contenders, rounds, f"{TITLES[network]}, one thread")[KERAS_PROGRAM]
+        result[f"epoch: fit / {KERAS_ONE_THREAD}"] = median([pair["fit"] / pair["other"] for pair in pairs])
     contenders = {
-        "two": Contender(two, logs / f"{network}-two.log", OMP_NUM_THREADS="1"),
-        "one": Contender(ours, logs / f"{network}-one.log", OMP_NUM_THREADS="1"),
+        "two": Contender(two, logs / f"{network}-two.log", **ONE_THREAD),
+        "one": Contender(longer, logs / f"{network}-one.log", **ONE_THREAD),
     }
     pairs = take_turns(contenders, rounds, f"{TITLES[network]}, two processes")["one"]
-    for contender in contenders.values():
-        contender.end()
-    return {"speed: 2 processes / 1 process, one thread each": median([pair["other"] / pair["fit"] for pair in pairs])}
+    speed = median([pair["other"] / pair["fit"] for pair in pairs])
+    return result | {"speed: 2 processes / 1 process, one thread each": speed}
 
 
 def start_up(rounds: int) -> dict[str, Any]:
@@ -180,7 +193,8 @@ def draw(report: dict[str, Any]) -> Figure:
         errors = np.abs(values[1:] - values[0])
         axes.barh(rows, values[0], height=0.33, xerr=errors, label=TITLES[network])
         for row, value in zip(rows, values[0], strict=True):
-            axes.text(value + 0.06, row, f"{value:.2f}", va="center", fontsize=8)
+            axes.text(0.05, row, f"{value:.2f}", va="center", fontsize=8, color="white")
+    axes.set_xlim(0, 3)  # the interval of Keras may reach far beyond
     axes.axvline(1, color="black", linewidth=1)
     axes.set_yticks(np.arange(len(names)), [name.removeprefix("epoch: fit / ") for name in names])
     axes.invert_yaxis()
@@ -203,7 +217,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as logs:
         for network in given.networks or TITLES:
             report["networks"][network] = race(network, given.blocks, Path(logs))
-            report["networks"][network] |= scaling(network, given.blocks // EVERY, Path(logs))
+            report["networks"][network] |= on_one_thread(network, given.blocks // EVERY, Path(logs))
     report["start_up"] = start_up(max(3, given.blocks // EVERY))
     rows = [(TITLES[network], *row) for network, figures in report["networks"].items() for row in figures.items()]
     for title, name, figure in [*rows, *(("", *row) for row in report["start_up"].items())]:

@@ -1,8 +1,8 @@
 """Draw accuracy over training time: published recipe, fast recipe, Keras: `python -m benchmarks.over_time`.
 
 Time is counted in epochs of `fit` with the published recipe, so that it holds on any machine: how much longer
-or shorter an epoch of the others takes is read from docs/benchmarks.json (`make bench`). The accuracies are
-those of docs/comparison.json and docs/fast.json, reports of `compare`, and of one Keras run for each network,
+or shorter an epoch of the others takes is read from docs/benchmarks.json (`make bench`, with Keras). The accuracies
+are those of docs/comparison.json and docs/fast.json, reports of `compare`, and of one Keras run for each network,
 which is trained here and kept in docs/keras.json.
 """
 
@@ -13,13 +13,15 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.__main__ import FAST, KERAS, KERAS_PROGRAM, TITLES
+from benchmarks.__main__ import FAST, KERAS, KERAS_ONE_THREAD, KERAS_PROGRAM, TITLES
 
 DOCS = Path("docs")
 EPOCHS = {"lenet5": 30, "cnn": 12}
 
 
 def read(name: str) -> dict[str, Any]:
+    if not (DOCS / name).exists():
+        raise SystemExit(f"{DOCS / name} is missing.\n\n{__doc__}")
     return json.loads((DOCS / name).read_text())
 
 
@@ -39,12 +41,15 @@ def keras_accuracies() -> dict[str, list[float]]:
 def draw() -> Figure:
     ratios, keras = read("benchmarks.json")["networks"], keras_accuracies()
     reports = {"published recipe": read("comparison.json"), "fast recipe": read("fast.json")}
+    keras_ratio = f"epoch: fit / {KERAS_ONE_THREAD}"
+    if any(keras_ratio not in ratios.get(network, {}) for network in TITLES):
+        raise SystemExit(f"{DOCS / 'benchmarks.json'} lacks figures of Keras.\n\n{__doc__}")
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, (network, title) in zip(figure.subplots(1, 2), TITLES.items(), strict=True):
         an_epoch = {
             "published recipe": 1.0,
             "fast recipe": 1 / ratios[network][f"epoch: fit / {FAST}"]["median"],
-            KERAS_PROGRAM: 1 / ratios[network][f"epoch: fit / {KERAS_PROGRAM}"]["median"],
+            KERAS_PROGRAM: 1 / ratios[network][keras_ratio]["median"],
         }
         for recipe, report in reports.items():
             (found,) = [one for one in report["networks"] if one["name"] == title]
