@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.contenders import BATCH, NETWORKS, forward
 from src.memory import keep_freed_pages
 
-STEPS, WARM_UP, SIZE = 50, 5, 1024
+STEPS, WARM_UP, SIZE = 50, 5, 2048
 PRODUCT = "aten::bmm"  # which no network here uses
 # What the profiler calls an operator, and the counter of multiply-adds.
 MULTIPLY = {
