@@ -113,7 +113,7 @@ class UsualModule(LightningModule):
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
 
-def hand_written(network: str) -> None:
+def hand_written(network: str, train_steps: str = str(TRAIN_STEPS), val_steps: str = str(VAL_STEPS)) -> None:
     """The loop that one would write without Lightning, over the same tensors in memory."""
     data = MNISTDataModule()
     data.prepare_data()
@@ -128,7 +128,7 @@ def hand_written(network: str) -> None:
         order = torch.randperm(len(train_labels), device=DEVICE)
         sums = torch.zeros(2, 2, device=DEVICE)
         model.train()
-        for step in range(TRAIN_STEPS):
+        for step in range(int(train_steps)):
             index = order[step * BATCH : (step + 1) * BATCH]
             loss = forward(model, train_images[index], train_labels[index], sums[0])
             optimizer.zero_grad()
@@ -136,7 +136,7 @@ def hand_written(network: str) -> None:
             optimizer.step()
         model.eval()
         with torch.inference_mode():
-            for step in range(VAL_STEPS):
+            for step in range(int(val_steps)):
                 batch = slice(step * BATCH, (step + 1) * BATCH)
                 forward(model, val_images[batch], val_labels[batch], sums[1])
         sums.tolist()

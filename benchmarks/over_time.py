@@ -48,8 +48,8 @@ def draw() -> Figure:
     for axes, (network, title) in zip(figure.subplots(1, 2), TITLES.items(), strict=True):
         an_epoch = {
             "published recipe": 1.0,
-            "fast recipe": 1 / ratios[network][f"epoch: fit / {FAST}"]["median"],
-            KERAS_PROGRAM: 1 / ratios[network][keras_ratio]["median"],
+            "fast recipe": 1 / ratios[network][f"epoch: fit / {FAST}"]["ratio"],
+            KERAS_PROGRAM: 1 / ratios[network][keras_ratio]["ratio"],
         }
         for recipe, report in reports.items():
             (found,) = [one for one in report["networks"] if one["name"] == title]
