@@ -46,7 +46,7 @@ lint: .venv/.ready ## check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: .venv/.ready ## compare the speed of fit with a hand-written loop, the usual pipeline and Keras (about 30 minutes)
+bench: .venv/.ready ## compare the speed of fit with a hand-written loop, the usual pipeline and Keras (about 40 minutes)
 	test -x .venv-keras/bin/python || { $(PYTHON) -m venv .venv-keras && .venv-keras/bin/pip install tensorflow-cpu; } || rm -rf .venv-keras
 	$(BIN)/python -m benchmarks $(ARGS)
 
