@@ -132,7 +132,7 @@ def race(network: str, rounds: int, logs: Path) -> dict[str, Any]:
 
 
 def against_hand_written(network: str, rounds: int, logs: Path) -> dict[str, Any]:
-    """In pairs of new processes: what memory a process happens to get stays with it, and is worth some per cent."""
+    """In pairs of new processes: within a pair the ratios agree, from pair to pair they differ by some per cent."""
     train_steps, val_steps = (str(TIMES[network] * steps) for steps in (TRAIN_STEPS, VAL_STEPS))
     ours = [sys.executable, "-m", "benchmarks.contenders"]
     limits = [f"--trainer.limit_train_batches={train_steps}", f"--trainer.limit_val_batches={val_steps}"]

@@ -6,7 +6,7 @@ the large ones, so that a large buffer is taken anew in each step and pays for i
 zeros of CNN's max-pooling, reads too high.
 """
 
-import sys
+import argparse
 from collections import Counter
 
 import torch
@@ -60,4 +60,6 @@ def main(network: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], prog="python -m benchmarks.operators")
+    parser.add_argument("network", choices=NETWORKS)
+    main(parser.parse_args().network)

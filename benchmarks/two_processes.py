@@ -5,7 +5,7 @@ process; on two that share the images but exchange nothing; on two that average 
 Prints how much faster than the first the others are.
 """
 
-import sys
+import argparse
 import tempfile
 import time
 from collections import defaultdict
@@ -58,5 +58,8 @@ def work(rank: int, network: str, meeting_point: str) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], prog="python -m benchmarks.two_processes")
+    parser.add_argument("network", choices=NETWORKS)
+    network = parser.parse_args().network
     with tempfile.TemporaryDirectory() as folder:
-        spawn(work, (sys.argv[1], f"{folder}/meeting_point"), nprocs=2)
+        spawn(work, (network, f"{folder}/meeting_point"), nprocs=2)
