@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -456,6 +457,27 @@ def test_signal_to_any_process_ends_all_and_two_processes_resume_exactly(tmp_pat
     assert ended(worker)
     finish(run(tmp_path, *settings, cut))
     assert_same_run(tmp_path / "whole" / "lightning_logs" / "cnn" / "version_0", folder)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_between_accumulated_gradients(tmp_path: Path) -> None:
+    """They ask one another at steps that may lie inside an accumulation, where nothing can be saved."""
+    settings = (
+        f"--trainer.default_root_dir={tmp_path}",
+        *processes(2),
+        "--save_every_n_steps=200",
+        "--data.batch_size=16",
+    )
+    limits = ("--trainer.accumulate_grad_batches=2", "--trainer.limit_train_batches=800")  # 400 steps in the epoch
+    process = run(tmp_path, "fit", "--model=LeNet5", *settings, *limits)
+    folder = tmp_path / "lightning_logs" / "lenet5" / "version_0"
+    while process.poll() is None and not Run(folder).checkpoint.exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, output
+    stopped = re.search(r"Stopped in epoch 1, after step (\d+)", output)
+    assert stopped and 200 <= int(stopped[1]) < 400, output
 
 
 @pytest.mark.slow

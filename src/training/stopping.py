@@ -47,7 +47,8 @@ class Stopping(Callback):
         self.every_n_minutes = every_n_minutes
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.signal = 0
+        self.signal = 0  # what this process got
+        self.stop, self.save = 0, False  # what all have agreed on, and is to be done at the next step that allows it
         self.diverged_at = torch.zeros((), dtype=torch.long, device=pl_module.device)  # step, from 1
         self.saved = time.monotonic()
         for number in SIGNALS:
@@ -69,20 +70,21 @@ class Stopping(Callback):
             no_number = ~torch.isfinite(loss.detach()) & (self.diverged_at == 0)
             self.diverged_at = torch.where(no_number, trainer.global_step, self.diverged_at)
         validation_follows = trainer.is_last_batch or (batch_idx + 1) % (trainer.val_check_batch or 1) == 0
-        by_steps = bool(self.every_n_steps) and trainer.global_step % self.every_n_steps == 0
+        step_ends = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        by_steps = bool(self.every_n_steps) and step_ends and trainer.global_step % self.every_n_steps == 0
         by_clock = bool(self.every_n_minutes) and time.monotonic() - self.saved > 60 * self.every_n_minutes
         look = validation_follows or by_steps or batch_idx % LOOK_EVERY == 0
         if trainer.world_size == 1:
             look |= pl_module.device.type == "cpu" or by_clock or bool(self.signal)
-        if not look:
-            return
-        stop, diverged_at, save = self._agree(save=by_steps or by_clock)
-        if diverged_at:
-            self._diverged(trainer, diverged_at)
-        if (stop or save) and not validation_follows and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        if look:
+            self.stop, diverged_at, save = self._agree(save=by_steps or by_clock)
+            self.save |= save
+            if diverged_at:
+                self._diverged(trainer, diverged_at)
+        if (self.stop or self.save) and step_ends and not validation_follows:
             self._save(trainer)
-            if stop:
-                self._stop(trainer, stop)
+            if self.stop:
+                self._stop(trainer, self.stop)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The last step may have ruined the weights after its loss; the checkpoint of the epoch comes next.
@@ -91,7 +93,7 @@ class Stopping(Callback):
             self._diverged(trainer, trainer.global_step)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # The epoch before was saved when it ended.
+        self.save = False  # the epoch before was saved when it ended
         if stop := self._agree()[0]:
             self._stop(trainer, stop)
 
@@ -116,7 +118,7 @@ class Stopping(Callback):
         return stop, step, bool(due)
 
     def _save(self, trainer: Trainer) -> None:
-        self.saved = time.monotonic()
+        self.saved, self.save = time.monotonic(), False
         if trainer.checkpoint_callback is not None and isinstance(trainer.logger, RunLogger):
             trainer.save_checkpoint(Run(Path(trainer.logger.log_dir)).checkpoint, weights_only=False)
 
