@@ -24,7 +24,7 @@ from scipy.stats import bootstrap, sem, t
 from tqdm import tqdm
 
 from benchmarks.contenders import TRAIN_STEPS, VAL_STEPS, multiply_adds
-from src.training.machine import describe_machine
+from src.system.machine import describe_machine
 
 KERAS = Path(".venv-keras", "bin", "python")
 WARM_UP = 2  # blocks

@@ -22,7 +22,7 @@ from torchvision.datasets import MNIST
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from benchmarks.turns import Turns
-from src.cli import main
+from src.cli.main import main
 from src.data import MNISTDataModule
 from src.models import CNN, LeNet5
 

@@ -18,10 +18,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from tqdm import tqdm
 
-from src.data.images import read_image
+from src.data.pictures import read_image
 from src.data.source import read_mnist
-from src.errors import UserError
-from src.inference import TrainedNetwork
+from src.runs.network import TrainedNetwork
+from src.system.errors import UserError
 
 Item = tuple[Image.Image, int]  # a picture and its digit
 

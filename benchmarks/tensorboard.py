@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from src.cli import main
-from src.training.board import TensorBoard
+from src.cli.main import main
+from src.tensorboard.board import TensorBoard
 
 PAIRS = 12
 

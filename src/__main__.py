@@ -2,6 +2,6 @@
 
 import sys
 
-from src.cli import main
+from src.cli.main import main
 
 sys.exit(main())

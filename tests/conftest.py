@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from src.cli import main
-from src.commands import WITHOUT_TRAINER
+from src.cli.commands import WITHOUT_TRAINER
+from src.cli.main import main
 from src.data.source import fetch_mnist, read_mnist
 
 ROOT = Path(__file__).parents[1]

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.errors import UserError
-from src.training.runs import Run, differences, find_runs, has_recipe, recipe
+from src.runs.folder import Run, find_runs
+from src.runs.recipe import differences, has_recipe, recipe
+from src.system.errors import UserError
 
 LeftOut = dict[Path, str]  # run folder → why it isn't compared
 

@@ -13,13 +13,13 @@ from torch import nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from src.comparison import statistics
-from src.comparison.corruptions import CORRUPTIONS
-from src.comparison.evaluation import Evaluation
 from src.comparison.groups import Group
 from src.comparison.statistics import Difference, Wrong
 from src.comparison.words import sentences
+from src.evaluation.answers import Evaluation
+from src.evaluation.corruptions import CORRUPTIONS
 from src.models import Classifier
-from src.training.runs import Run
+from src.runs.folder import Run
 
 # The published comparison, one run of each: epochs and errors in the 10,000 test images.
 PUBLISHED = {"LeNet5": (30, 77), "CNN": (12, 84)}

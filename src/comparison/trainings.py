@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from src.comparison.groups import Group, find_group
-from src.errors import UserError
-from src.files import replace_when_whole
+from src.system.errors import UserError
+from src.system.files import replace_when_whole
 from src.training.stopping import Interrupted
 
 
@@ -21,7 +21,7 @@ class Trainings:
 
     config: str
     name: str  # of the network
-    settings: dict[str, Any]  # see `src.training.runs.recipe`
+    settings: dict[str, Any]  # see `src.runs.folder.recipe`
     folder: Path  # where its runs lie
     seeds: int
 

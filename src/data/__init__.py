@@ -2,6 +2,6 @@
 
 from src.data.batches import Batch, GlobalBatches
 from src.data.datamodule import MNISTDataModule
-from src.data.images import ImageFile
+from src.data.pictures import ImageFile
 
 __all__ = ["Batch", "GlobalBatches", "ImageFile", "MNISTDataModule"]

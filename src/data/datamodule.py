@@ -10,9 +10,9 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from src.data.batches import Batch, GlobalBatches
-from src.data.images import SIZE, ImageFile, read_images
+from src.data.pictures import SIZE, ImageFile, read_images
 from src.data.source import Split, fetch_mnist, read_mnist, read_other
-from src.errors import UserError
+from src.system.errors import UserError
 
 MEAN, STD = 0.1307, 0.3081  # of the training pixels, scaled to 0…1
 

@@ -19,8 +19,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from src.errors import UserError
-from src.files import replace_when_whole
+from src.system.errors import UserError
+from src.system.files import replace_when_whole
 
 # SHA-256 of each file, uncompressed.
 MNIST_SHA256 = {

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from src.files import replace_when_whole
+from src.system.files import replace_when_whole
 
 
 def draw_contact_sheet(images: list[Tensor], rows: list[dict[str, Any]], path: Path) -> None:

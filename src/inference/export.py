@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 from tqdm import tqdm
 
-from src.errors import UserError
-from src.files import replace_when_whole
-from src.inference.networks import BATCH, TrainedNetwork
+from src.runs.network import BATCH, TrainedNetwork
+from src.system.errors import UserError
+from src.system.files import replace_when_whole
 
 ONNX, PT2 = "model.onnx", "model.pt2"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

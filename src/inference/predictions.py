@@ -12,13 +12,13 @@ from lightning import Trainer
 from torch import Tensor
 
 from src.data import ImageFile, MNISTDataModule
-from src.errors import UserError
-from src.files import replace_when_whole
 from src.inference.contact_sheet import draw_contact_sheet
-from src.inference.networks import TrainedNetwork
 from src.models import Classifier
-from src.processes import gather_shares
-from src.training.runs import run_folder
+from src.runs.folder import run_folder
+from src.runs.network import TrainedNetwork
+from src.system.errors import UserError
+from src.system.files import replace_when_whole
+from src.system.processes import gather_shares
 
 Answer = dict[str, Any]  # digit, confidence, runner_up
 

@@ -1,5 +1,1 @@
-"""Callbacks, checkpoints and the TensorBoard logger."""
-
-from src.training.logger import RunLogger
-
-__all__ = ["RunLogger"]
+"""What a training consists of."""

@@ -12,10 +12,10 @@ from lightning.pytorch.callbacks import Timer, TQDMProgressBar
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from src.files import replace_when_whole
 from src.models import Classifier
-from src.training.logger import RunLogger, curve_of
-from src.training.machine import describe_machine
+from src.system.files import replace_when_whole
+from src.system.machine import describe_machine
+from src.tensorboard.logger import RunLogger, curve_of
 
 
 class Progress(TQDMProgressBar):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from src.processes import gather, own
+from src.system.processes import gather, own
 
 
 class RandomState(Callback):

@@ -13,9 +13,9 @@ import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from src.errors import UserError
-from src.training.logger import RunLogger
-from src.training.runs import Run
+from src.runs.folder import Run
+from src.system.errors import UserError
+from src.tensorboard.logger import RunLogger
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what a cluster sends
 # Steps. To look at a number on a GPU is to wait for it; to ask another process took 1.3 of LeNet5's 29 ms.

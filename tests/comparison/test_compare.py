@@ -17,8 +17,8 @@ import pytest
 import torch
 from torchvision.datasets import MNIST
 
-from src.cli import main
-from src.training.runs import Run
+from src.cli.main import main
+from src.runs.folder import Run
 from tests.conftest import ROOT, Outcome
 
 CONFIG = """

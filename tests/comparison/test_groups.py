@@ -15,8 +15,8 @@ from src.comparison.groups import (
     find_groups,
     name_apart,
 )
-from src.errors import UserError
-from src.training.runs import recipe
+from src.runs.recipe import recipe
+from src.system.errors import UserError
 
 
 def make_run(folder: Path, seed: int = 0, model: str = "LeNet5", finished: bool = True, **settings: Any) -> Path:

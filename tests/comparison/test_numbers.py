@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from matplotlib.text import Text
 from scipy import stats
 
-from src.comparison import pictures
-from src.comparison.evaluation import Evaluation
 from src.comparison.groups import Group
 from src.comparison.numbers import collect
-from src.comparison.report import write_report
 from src.comparison.statistics import BETTER
+from src.evaluation.answers import Evaluation
 from src.models import CNN, LeNet5
-from src.training.runs import Run
+from src.report import figures
+from src.report.report import write_report
+from src.runs.folder import Run
 
 IMAGES = 2000
 RANDOM = np.random.default_rng(0)
@@ -121,10 +121,10 @@ def test_another_data_set_has_its_names_and_no_published_runs(evaluations: dict[
     assert [network["published_errors"] for network in report["networks"]] == [None, None]
     assert all("images in 2,000" in " ".join(pair["words"]) for pair in report["pairs"])
     (label,) = [image["label"] for image in report["hardest"] if image["image"] == 0]
-    drawn = pictures.hardest(report, torch.zeros(IMAGES, 28, 28)).findobj(Text)
+    drawn = figures.hardest(report, torch.zeros(IMAGES, 28, 28)).findobj(Text)
     assert f"label {names[label]}" in [text.get_text() for text in drawn]
     assert any(text.get_text().startswith(f"{names[(label + 1) % 10]}  ") for text in drawn)
-    for draw in (pictures.confusion, pictures.digits):
+    for draw in (figures.confusion, figures.digits):
         axes = draw(report).axes[0]
         assert [label.get_text() for label in axes.get_xticklabels()] == names
 

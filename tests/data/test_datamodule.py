@@ -12,7 +12,7 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 
 from src.data import MNISTDataModule
 from src.data.datamodule import stratified_sample
-from src.errors import UserError
+from src.system.errors import UserError
 
 
 @pytest.mark.parametrize("normalize", [True, False])

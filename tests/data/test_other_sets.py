@@ -14,7 +14,7 @@ from torchvision.datasets import MNIST
 
 from src.data import MNISTDataModule
 from src.data.source import fetch_mnist, read_other
-from src.errors import UserError
+from src.system.errors import UserError
 from tests.conftest import LETTERS, RunCLI, train, write_idx
 
 CLASSES = f"--data.classes={json.dumps(LETTERS)}"

@@ -14,7 +14,7 @@ import torch
 from torchvision.datasets import MNIST
 
 from src.data.source import MNIST_SHA256, fetch_mnist, read_mnist
-from src.errors import UserError
+from src.system.errors import UserError
 
 Damage = Callable[[bytes], bytes]
 TEST_FILES = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

@@ -16,11 +16,11 @@ from torch import Tensor
 from torchvision.datasets import MNIST
 
 import src.inference.export as exporting
-from src.cli import main
-from src.errors import UserError
-from src.inference import TrainedNetwork
+from src.cli.main import main
 from src.models import LeNet5
-from src.training.checkpoints import CheckedCheckpointIO, load_checkpoint
+from src.runs.checkpoints import CheckedCheckpointIO, load_checkpoint
+from src.runs.network import TrainedNetwork
+from src.system.errors import UserError
 from tests.conftest import ROOT, RunCLI
 from tests.tiny import Tiny
 

@@ -14,11 +14,11 @@ from torchvision.datasets import MNIST
 
 from src.inference.predictions import printable
 from src.models import LeNet5
-from src.processes import gather_shares
-from src.training.checkpoints import load_checkpoint
+from src.runs.checkpoints import load_checkpoint
+from src.system.processes import gather_shares
 from tests.conftest import ROOT, SHORT, RunCLI, train
-from tests.test_distributed import finish, processes, run
 from tests.tiny import Tiny
+from tests.training.test_distributed import finish, processes, run
 
 
 def test_shares_of_one_device_are_put_together_in_order() -> None:

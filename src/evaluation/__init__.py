@@ -1,0 +1,1 @@
+"""What trained networks do on test images, and what they cost."""

@@ -1,0 +1,127 @@
+"""What the networks of a comparison answer: for each test image, and under corruptions. Kept beside each run."""
+
+import hashlib
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from src.evaluation import corruptions
+from src.evaluation.corruptions import CORRUPTIONS, STRENGTHS, choose_images, corrupt
+from src.runs.folder import Run
+from src.runs.network import TrainedNetwork
+from src.system.errors import UserError
+from src.system.files import replace_when_whole
+
+# A training on another device or number of threads may round the other way on a few images.
+ROUNDED_IMAGES = 3
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One run on the test images."""
+
+    probabilities_NK: NDArray[np.float32]
+    robustness_CS: NDArray[np.float64]  # share of errors under each corruption in each strength
+
+
+def evaluate(runs: list[Run], images_NHW: Tensor, labels_N: Tensor) -> tuple[dict[Run, Evaluation], dict[Run, str]]:
+    """Evaluate each run, or read what was kept from an evaluation of the same checkpoint.
+
+    Args:
+        runs: Finished runs.
+        images_NHW: The test images, uint8.
+        labels_N: Their labels.
+
+    Returns:
+        The evaluations, and why each run that has none can't be used.
+    """
+    kept: dict[Run, Evaluation] = {}
+    new: dict[Run, TrainedNetwork] = {}
+    left_out: dict[Run, str] = {}
+    keys: dict[Run, str] = {}
+    for run in runs:
+        try:
+            keys[run] = _key(run)
+            if (evaluation := _read(run, keys[run])) is not None:
+                kept[run] = evaluation
+            else:
+                new[run] = TrainedNetwork(run.checkpoint)
+        except UserError as error:
+            left_out[run] = str(error)
+    for run, evaluation in _evaluate(new, images_NHW, labels_N).items():
+        with replace_when_whole(_path(run)) as file:
+            np.savez(
+                file, key=keys[run], probabilities=evaluation.probabilities_NK, robustness=evaluation.robustness_CS
+            )
+        kept[run] = evaluation
+    for run, evaluation in kept.items():
+        if reason := _contradiction(run, evaluation, labels_N):
+            left_out[run] = reason
+    return {run: kept[run] for run in runs if run not in left_out}, left_out
+
+
+def _evaluate(networks: dict[Run, TrainedNetwork], images_NHW: Tensor, labels_N: Tensor) -> dict[Run, Evaluation]:
+    if not networks:
+        return {}
+    chosen = choose_images(labels_N)
+    robustness = {run: np.zeros((len(CORRUPTIONS), STRENGTHS)) for run in networks}
+    images = len(networks) * (len(images_NHW) + len(CORRUPTIONS) * STRENGTHS * len(chosen))
+    with tqdm(total=images, desc=f"Testing {len(networks)} runs", unit=" images", unit_scale=True) as bar:
+        probabilities = {run: _predict(network, images_NHW, bar.update) for run, network in networks.items()}
+        for row, name in enumerate(CORRUPTIONS):
+            for step in range(STRENGTHS):
+                corrupted_NHW = corrupt(images_NHW[chosen], name, step)
+                for run, network in networks.items():
+                    answers_N = _predict(network, corrupted_NHW, bar.update).argmax(dim=1)
+                    robustness[run][row, step] = (answers_N != labels_N[chosen]).float().mean()
+    return {run: Evaluation(probabilities[run].numpy(), robustness[run]) for run in networks}
+
+
+def _predict(network: TrainedNetwork, images_NHW: Tensor, progress: Callable[[int], object]) -> Tensor:
+    batches = []
+    for probabilities_NK in network.probabilities(images_NHW):
+        batches.append(probabilities_NK)
+        progress(len(probabilities_NK))
+    return torch.cat(batches)
+
+
+def _contradiction(run: Run, evaluation: Evaluation, labels_N: Tensor) -> str | None:
+    """Why the checkpoint can't be the one that results.json speaks of."""
+    errors = int((evaluation.probabilities_NK.argmax(axis=1) != labels_N.numpy()).sum())
+    said = run.results["test"]
+    if said["images"] != len(labels_N):
+        return f"It was tested on {said['images']:,} images, not on all {len(labels_N):,}."
+    if abs(errors - said["errors"]) > ROUNDED_IMAGES:
+        return f"Its checkpoint makes {errors} errors, its results.json says {said['errors']}: other data, or changed."
+    return None
+
+
+def _path(run: Run) -> Path:
+    return run.folder / "evaluation.npz"
+
+
+def _key(run: Run) -> str:
+    """Changes with the checkpoint, and with the definition of the corruptions."""
+    try:
+        checkpoint = run.checkpoint.read_bytes()
+    except OSError:
+        raise UserError(f"Its checkpoint {run.checkpoint} is missing or can't be read.") from None
+    return hashlib.sha256(Path(corruptions.__file__).read_bytes() + checkpoint).hexdigest()
+
+
+def _read(run: Run, key: str) -> Evaluation | None:
+    try:
+        with np.load(_path(run)) as kept:  # refuses pickles
+            if str(kept["key"]) == key:
+                return Evaluation(kept["probabilities"], kept["robustness"])
+            print(f"{run.folder} has changed since the last comparison (or the corruptions have): tested anew.")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # there is none, or it is damaged: evaluate anew
+    return None

@@ -1,0 +1,1 @@
+"""The report of a comparison: report.html, report.json and figures."""

@@ -1,0 +1,1 @@
+"""The machine underneath: files, processes, memory, errors."""

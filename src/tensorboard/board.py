@@ -1,0 +1,153 @@
+"""What TensorBoard shows beside the curves: hyperparameters, texts, the graph of the layers, pictures."""
+
+import copy
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities.model_summary import ModelSummary
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.graph_pb2 import GraphDef
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from src.system.machine import describe_machine
+from src.system.processes import gather_shares
+from src.tensorboard import figures
+from src.tensorboard.logger import RunLogger
+from src.training.randomness import collect, restore
+
+
+class TensorBoard(Callback):
+    """What TensorBoard shows beside the curves.
+
+    The pictures are those of the test after the last epoch, from the answers that are counted there anyway.
+    A training is the same with and without; all is written anew when a run is resumed.
+
+    Args:
+        hparams: HPARAMS, the settings of all runs beside their results, to sort them by.
+        texts: TEXT, the config, a table of the layers, the machine.
+        graph: GRAPHS, the layers by name.
+        mistakes: IMAGES, test images that are wrong, with label, answer and confidence.
+        confusion: IMAGES, the confusion matrix of the test images.
+        filters: IMAGES, the weights of the first convolution.
+    """
+
+    def __init__(
+        self,
+        hparams: bool = True,
+        texts: bool = True,
+        graph: bool = True,
+        mistakes: bool = True,
+        confusion: bool = True,
+        filters: bool = True,
+    ) -> None:
+        self.hparams = hparams
+        self.texts = texts
+        self.graph = graph
+        self.mistakes = mistakes
+        self.confusion = confusion
+        self.filters = filters
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not isinstance(trainer.logger, RunLogger):
+            return
+        logger = trainer.logger
+        if self.hparams:
+            logger.log_hyperparams(_settings(trainer, pl_module))
+        random_state = collect()
+        try:
+            if self.texts:
+                for tag, text in _texts(trainer, pl_module, Path(logger.log_dir)):
+                    logger.writer("train").add_text(f"run/{tag}", text)
+            if self.graph:
+                event = Event(graph_def=_graph(trainer, pl_module).SerializeToString())
+                logger.writer("train")._get_file_writer().add_event(event)
+        except Exception as error:  # tracing has many ways to fail on a user's network; training goes on
+            rank_zero_warn(f"TensorBoard doesn't show all of {type(pl_module).__name__}: {error}")
+        finally:
+            restore(random_state)  # a user's network may draw random numbers in evaluation too
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.logits: list[Tensor] = []  # (n, K) of each batch
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        if isinstance(outputs, Tensor):  # a network may have a test step of its own
+            self.logits.append(outputs)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # By every process, if by one.
+        logits_NK = gather_shares([share.float().cpu() for share in self.logits]) if self.logits else None
+        if not isinstance(trainer.logger, RunLogger) or not trainer.is_global_zero:
+            return
+        drawn = {}
+        if logits_NK is not None:
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            images_NHW, labels_N = (tensor[: len(logits_NK)] for tensor in data.test)
+            if self.mistakes:
+                drawn["mistakes"] = figures.mistakes(images_NHW, labels_N, logits_NK.softmax(dim=1), data.classes)
+            if self.confusion:
+                drawn["confusion"] = figures.confusion(labels_N, logits_NK.argmax(dim=1), data.classes)
+        convolutions = {name: layer for name, layer in pl_module.named_modules() if isinstance(layer, nn.Conv2d)}
+        if self.filters and convolutions:
+            drawn["filters"] = figures.filters(*next(iter(convolutions.items())))
+        for name, figure in drawn.items():
+            trainer.logger.writer("test").add_figure(f"pictures/{name}", figure, trainer.current_epoch)
+
+
+def _settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+    settings = {"model": type(pl_module).__name__, "max_epochs": trainer.max_epochs}
+    settings |= pl_module.hparams | trainer.datamodule.hparams  # type: ignore[attr-defined]
+    hidden = {"_class_path", "_instantiator", "data_dir"}
+    return {name: settings[name] for name in settings if name not in hidden}
+
+
+def _texts(trainer: Trainer, pl_module: LightningModule, run: Path) -> Iterator[tuple[str, str]]:
+    """Yields: tag, and text in Markdown."""
+    config = run / "config.yaml"  # not in trainer.log_dir: to read that is to wait for all processes
+    if config.exists():
+        yield "config", f"```yaml\n{config.read_text()}\n```"
+    machine = describe_machine(pl_module.device, trainer.world_size)
+    yield "machine", "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {machine[name]} |" for name in machine)])
+    yield "layers", f"```\n{ModelSummary(_copy(pl_module), max_depth=-1)}\n```"
+
+
+def _graph(trainer: Trainer, pl_module: LightningModule) -> GraphDef:
+    """The operations, named by their layers alone: ``conv1/weight`` for ``LeNet5/Sequential[network]/Conv2d[conv1]/…``.
+
+    Constants are left out: layers share them, and each would draw an edge from the first layer to another.
+    """
+    from torch.utils.tensorboard._pytorch_graph import graph as trace  # private: training goes on without it
+
+    network = _copy(pl_module)
+    network.trainer = trainer  # tracing looks at every attribute, and this one raises an error where it isn't set
+    nodes = trace(network, network.example_input_array)[0].node
+    kept = [node for node in nodes if node.op not in ("prim::Constant", "prim::ListConstruct")]
+    root = os.path.commonpath([PurePosixPath(node.name).parent for node in kept if node.op != "IO Node"])
+
+    def short(name: str) -> str:
+        return re.sub(r"\w+\[(\w+)\]", r"\1", name.removeprefix(f"{root}/"))
+
+    names = {node.name for node in kept}
+    for node in kept:
+        node.input[:] = [short(name) for name in node.input if name in names]
+        node.name = short(node.name)
+    return GraphDef(node=kept)
+
+
+def _copy(pl_module: LightningModule) -> LightningModule:
+    """A copy to try an image on, without metrics: modes and buffers of the network stay as they are."""
+    network = copy.deepcopy(pl_module)
+    for name, child in list(network.named_children()):
+        if isinstance(child, Metric):
+            delattr(network, name)
+    network.example_input_array = torch.zeros(1, 1, 28, 28).to(network.device).to(network.dtype)
+    return network.eval()

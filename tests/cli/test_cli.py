@@ -1,0 +1,392 @@
+"""The command line: what a user does, and what a user can get wrong."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torchvision.datasets import MNIST
+
+from src.cli.main import COMMANDS
+from src.models import LeNet5
+from src.runs.checkpoints import CheckedCheckpointIO, load_checkpoint
+from tests.conftest import ROOT, SHORT, Outcome, RunCLI
+
+
+def shell(*args: str, pythonpath: Path | None = None) -> Outcome:
+    """Run `python -m src` as a user does."""
+    env = os.environ | ({"PYTHONPATH": str(pythonpath)} if pythonpath else {})
+    done = subprocess.run(
+        [sys.executable, "-m", "src", *args], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+# --- A training ----------------------------------------------------------------------------------------------
+
+
+def test_fit_from_the_shell_leaves_a_whole_run_and_tells_what_came_out(mnist: Path, tmp_path: Path) -> None:
+    outcome = shell("fit", "--config", "configs/lenet5.yaml", *SHORT, f"--trainer.default_root_dir={tmp_path}")
+    assert outcome.code == 0, outcome.err
+    run = tmp_path / "lightning_logs" / "lenet5" / "version_0"
+    assert outcome.run == run
+    files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file() and "tfevents" not in path.name}
+    assert files == {"config.yaml", "checkpoints/last.ckpt", "accuracy.png", "loss.png", "results.json"}
+    assert "Epoch 1/1" in outcome.out and "train_loss=" in outcome.out and "train_accuracy=" in outcome.out
+
+    results = json.loads((run / "results.json").read_text())
+    assert {key: results[key] for key in ("model", "parameters", "epochs", "seed")} == {
+        "model": "LeNet5",
+        "parameters": 545_546,
+        "epochs": 1,
+        "seed": 0,
+    }
+    assert 0 < results["train_seconds"] < 60
+
+    # The figures are those of the checkpoint, by an evaluation of our own.
+    network = LeNet5().eval()
+    network.load_state_dict(load_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"])
+    test = MNIST(mnist, train=False)
+    with torch.no_grad():
+        logits_NK = network((test.data.unsqueeze(1) / 255 - 0.1307) / 0.3081)
+    errors = int((logits_NK.argmax(1) != test.targets).sum())
+    loss = torch.nn.functional.cross_entropy(logits_NK, test.targets).item()
+    assert results["test"] == {
+        "loss": pytest.approx(loss, rel=1e-4),
+        "accuracy": pytest.approx(1 - errors / 10_000),
+        "errors": errors,
+        "images": 10_000,
+    }
+    *_, first, time, where, curves = outcome.out.strip().splitlines()
+    assert f"test accuracy {1 - errors / 10_000:.2%} ({errors:,} errors in 10,000 images), loss {loss:.4f}" in first
+    assert re.match(r"Epochs: 1, in 0 min \d+ s", time)
+    assert where.split() == ["Run:", str(run)]
+    assert "tensorboard --host localhost --logdir" in curves and str(tmp_path / "lightning_logs") in curves
+
+
+def test_command_line_overrides_the_config(cli: RunCLI) -> None:
+    overrides = ("--model.lr=0.002", "--data.batch_size=256", "--seed_everything=7")
+    outcome = cli("fit", "--config=configs/cnn.yaml", "--config=configs/published.yaml", *SHORT, *overrides)
+    assert outcome.code == 0, outcome.err
+    config = yaml.safe_load((outcome.run / "config.yaml").read_text())
+    assert config["model"]["class_path"] == "src.models.CNN"
+    assert config["model"]["init_args"]["lr"] == 0.002
+    assert (config["data"]["batch_size"], config["data"]["normalize"]) == (256, False)
+    assert (config["seed_everything"], config["trainer"]["max_epochs"]) == (7, 1)
+    again = cli("fit", f"--config={outcome.run / 'config.yaml'}")
+    assert again.code == 0, again.err
+    assert again.run == outcome.run.with_name("version_1")
+    weights = [load_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (outcome.run, again.run)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("lenet5", 30), ("cnn", 12)])
+def test_configs_are_the_published_recipes(name: str, epochs: int) -> None:
+    text = (ROOT / "configs" / f"{name}.yaml").read_text()
+    assert len(text.splitlines()) <= 12
+    config = yaml.safe_load(text)
+    assert config["trainer"] == {"max_epochs": epochs}
+    assert config["data"] == {"batch_size": 128}
+    assert config["model"]["init_args"] == {"lr": 1e-3, "eps": 1e-7}
+
+
+@pytest.mark.parametrize(("recipe", "epochs"), [("fast", 2), ("accurate", 10)])
+@pytest.mark.parametrize(("name", "parameters"), [("lenet5", 545_546), ("cnn", 1_199_882)])
+def test_short_recipes_train_the_same_networks(
+    cli: RunCLI, name: str, parameters: int, recipe: str, epochs: int
+) -> None:
+    config = f"configs/{name}-{recipe}.yaml"
+    assert yaml.safe_load((ROOT / config).read_text())["trainer"] == {"max_epochs": epochs}
+    outcome = cli("fit", f"--config={config}", *SHORT, "--trainer.limit_test_batches=1")
+    assert outcome.code == 0, outcome.err
+    assert outcome.run.parent.name == name
+    assert json.loads((outcome.run / "results.json").read_text())["parameters"] == parameters
+    settings = yaml.safe_load((outcome.run / "config.yaml").read_text())
+    assert settings["model"]["init_args"]["schedule"] == "one_cycle"
+    assert settings["data"]["max_shift"] > 0 and settings["data"]["val_size"] == 0
+
+
+def test_the_seed_alone_decides_the_weights(cli: RunCLI) -> None:
+    runs = [cli("fit", "--model=CNN", *SHORT, f"--seed_everything={seed}").run for seed in (0, 0, 1)]
+    first, again, other = (load_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in runs)
+    torch.testing.assert_close(again, first, rtol=0, atol=0)
+    assert not torch.equal(other["network.conv1.weight"], first["network.conv1.weight"])
+
+
+def test_held_out_images_select_the_best_epoch(cli: RunCLI) -> None:
+    outcome = cli(
+        "fit",
+        "--model=LeNet5",
+        "--model.lr=0.02",  # too much, so that the last epoch isn't always the best
+        "--data.val_size=2000",
+        "--trainer.max_epochs=6",
+        "--trainer.limit_train_batches=15",
+    )
+    assert outcome.code == 0, outcome.err
+    curves = json.loads((outcome.run / "results.json").read_text())["curves"]
+    curve = list(curves["accuracy"]["validation"].values())
+    best = cli("validate", f"--ckpt_path={outcome.run / 'checkpoints' / 'best.ckpt'}")
+    assert f"validation accuracy {max(curve):.2%}" in best.out
+    assert "in 2,000 images" in best.out
+    last = cli("validate", f"--ckpt_path={outcome.run / 'checkpoints' / 'last.ckpt'}")
+    assert f"validation accuracy {curve[-1]:.2%}" in last.out
+
+
+def test_checkpoints_are_written_beside_their_place(cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning's own way goes through the system's folder for temporary files, which may be another disk."""
+    renamed = []
+    rename = Path.replace
+
+    def spy(old: Path, new: Path) -> Path:
+        renamed.append((old, new))
+        return rename(old, new)
+
+    monkeypatch.setattr(Path, "replace", spy)
+    outcome = cli("fit", "--model=LeNet5", *SHORT)
+    checkpoints = outcome.run / "checkpoints"
+    assert (checkpoints / ".last.ckpt.part", checkpoints / "last.ckpt") in renamed
+
+
+def test_trainer_without_logger_bar_or_checkpoints(cli: RunCLI, tmp_path: Path) -> None:
+    off = ("--trainer.logger=false", "--trainer.enable_progress_bar=false", "--trainer.enable_checkpointing=false")
+    for switches in (off, ("--trainer.fast_dev_run=true",)):
+        outcome = cli("fit", "--model=LeNet5", *SHORT, *switches, "--trainer.limit_test_batches=1")
+        assert outcome.code == 0, outcome.err
+        assert "test accuracy" in outcome.out
+    assert list(tmp_path.rglob("*.ckpt")) == []
+
+
+def test_overfit_batches_learns_one_batch_by_heart(cli: RunCLI) -> None:
+    few = ("--trainer.overfit_batches=1", "--trainer.max_epochs=40", "--data.batch_size=32")
+    outcome = cli("fit", "--model=LeNet5", *few, "--trainer.limit_test_batches=1")
+    assert outcome.code == 0, outcome.err
+    accuracy = json.loads((outcome.run / "results.json").read_text())["curves"]["accuracy"]["train"]
+    assert accuracy["40"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lenet5", "cnn"])
+def test_two_epochs_come_near_to_the_published_accuracy(cli: RunCLI, name: str) -> None:
+    outcome = cli("fit", f"--config=configs/{name}-fast.yaml")
+    results = json.loads((outcome.run / "results.json").read_text())
+    assert results["test"]["accuracy"] > 0.99
+    assert results["curves"]["loss"]["train"]["2"] < results["curves"]["loss"]["train"]["1"] / 2
+
+
+def test_cnn_learns_in_100_steps(cli: RunCLI) -> None:
+    steps = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=100")
+    outcome = cli("fit", "--config=configs/cnn.yaml", *steps)
+    assert json.loads((outcome.run / "results.json").read_text())["test"]["accuracy"] > 0.93
+
+
+def test_two_trainings_at_once_in_new_folders(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "src", "fit", "--model=LeNet5", *SHORT, "--trainer.limit_test_batches=1"]
+    command += [f"--trainer.default_root_dir={tmp_path}", f"--data.data_dir={tmp_path / 'data'}"]
+    both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
+    outputs = [training.communicate()[0].decode() for training in both]
+    assert [training.returncode for training in both] == [0, 0], outputs
+    runs = sorted((tmp_path / "lightning_logs" / "lenet5").iterdir())
+    assert [run.name for run in runs] == ["version_0", "version_1"]
+    assert all((run / "results.json").exists() for run in runs)
+    assert sum("Fetching MNIST" in output for output in outputs) == 1
+
+
+# --- After the training --------------------------------------------------------------------------------------
+
+
+def test_checkpoint_is_all_that_test_needs(cli: RunCLI, lenet5_run: Path) -> None:
+    results = json.loads((lenet5_run / "results.json").read_text())
+    before = sorted(lenet5_run.parent.rglob("*"))
+    outcome = cli("test", f"--ckpt_path={lenet5_run / 'checkpoints' / 'last.ckpt'}")
+    assert outcome.code == 0, outcome.err
+    # The run was trained without normalisation, and is tested so.
+    assert f"({results['test']['errors']:,} errors in 10,000 images)" in outcome.out
+    assert sorted(lenet5_run.parent.rglob("*")) == before  # a test makes no run
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--model=CNN"], "holds LeNet5, not CNN"),
+        (["--model=LeNet5", "--model.lr=0.5"], "--model.lr 0.5 contradicts .* made with 0.001"),
+        (["--data.normalize=true"], "--data.normalize True contradicts .* made with False"),
+        (["--data.val_size=100"], "--data.val_size 100 contradicts"),
+        (["--config=configs/cnn.yaml"], "holds LeNet5, not CNN"),
+    ],
+)
+@pytest.mark.parametrize("command", ["test", "validate", "predict", "fit"])
+def test_contradiction_of_the_checkpoint_is_an_error(
+    cli: RunCLI, lenet5_run: Path, command: str, args: list[str], message: str
+) -> None:
+    outcome = cli(command, *args, f"--ckpt_path={lenet5_run / 'checkpoints' / 'last.ckpt'}")
+    assert outcome.code == 1
+    assert re.search(message, outcome.err)
+
+
+def test_agreement_with_the_checkpoint_is_none(cli: RunCLI, lenet5_run: Path) -> None:
+    agreeing = ("--model=LeNet5", "--model.lr=0.001", "--data.normalize=false", "--data.batch_size=1000")
+    outcome = cli("test", *agreeing, f"--ckpt_path={lenet5_run / 'checkpoints' / 'last.ckpt'}")
+    assert outcome.code == 0, outcome.err
+
+
+# --- A network of the user's own -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def my_network(tmp_path: Path) -> Path:
+    """The folder of my_network.py, exactly as it stands in docs/extend.md, but for a mark left by its import."""
+    (code,) = re.findall(r"```python\n(# my_network\.py\n.*?)```", (ROOT / "docs" / "extend.md").read_text(), re.DOTALL)
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    mark = f"\nfrom pathlib import Path\n\nPath({str(tmp_path / 'imported')!r}).touch()\n"
+    (folder / "my_network.py").write_text(code + mark)
+    return folder
+
+
+def test_own_network_trains_and_is_never_imported_by_a_checkpoint(my_network: Path, tmp_path: Path) -> None:
+    where = f"--trainer.default_root_dir={tmp_path}"
+    args = ("fit", "--model", "my_network.MyNet", "--model.width=32", *SHORT, where)
+    outcome = shell(*args, pythonpath=my_network)
+    assert outcome.code == 0, outcome.err
+    assert outcome.run == tmp_path / "lightning_logs" / "mynet" / "version_0"
+    checkpoint = outcome.run / "checkpoints" / "last.ckpt"
+    (tmp_path / "imported").unlink()
+
+    refused = shell("test", "--ckpt_path", str(checkpoint), pythonpath=my_network)
+    assert refused.code == 1
+    assert "holds my_network.MyNet" in refused.err and "--model my_network.MyNet" in refused.err
+    assert not (tmp_path / "imported").exists()
+
+    named = shell("test", "--model", "my_network.MyNet", "--ckpt_path", str(checkpoint), pythonpath=my_network)
+    assert named.code == 0, named.err
+    results = json.loads((outcome.run / "results.json").read_text())
+    assert f"({results['test']['errors']:,} errors" in named.out
+
+
+# --- What a user can get wrong -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path: Path, mnist: Path) -> dict[str, Path]:
+    """Files that a user could name by mistake."""
+    contents = {
+        "not_yaml": "model: [LeNet5\n",
+        "text": "just a line of text\n",
+        "bad_trainer_key": "model: LeNet5\ntrainer:\n  max_epochz: 3\n",
+        "bad_model_key": "model:\n  class_path: LeNet5\n  init_args:\n    lrr: 3\n",
+        "bad_key": "modell: LeNet5\n",
+        "empty": "",
+    }
+    paths = {name: tmp_path / f"{name}.yaml" for name in contents}
+    for name, path in paths.items():
+        path.write_text(contents[name])
+    raw = tmp_path / "damaged" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in (mnist / "MNIST" / "raw").glob("t*"):
+        shutil.copy(file, raw)
+    labels = raw / "t10k-labels-idx1-ubyte"
+    labels.write_bytes(labels.read_bytes()[:-1])
+    return paths | {"damaged": tmp_path / "damaged", "missing": tmp_path / "none"}
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("", "subcommand"),
+        ("fitt", "invalid choice: 'fitt'"),
+        ("fit", "Name a network"),
+        ("fit --model Nonsense", "Nonsense is not a network.*Choose LeNet5 or CNN"),
+        ("fit --model nonsense.Net", "nonsense.Net is not a network.*No module named 'nonsense'"),
+        ("fit --model torch.nn.Linear", "torch.nn.Linear is not a network"),
+        ("fit --model Classifier", "Classifier is not a network.*abstract"),
+        ("fit --model.lr 1", "--model.lr needs a network"),
+        ("fit --model LeNet5 --model.lrr 3", "lrr"),
+        ("fit --model LeNet5 --model.lr -1", "lr is -1.0; it must be positive"),
+        ("fit --model LeNet5 --model.eps 0", "eps is 0.0"),
+        ("fit --model LeNet5 --seed_everything -1", "--seed_everything is -1"),
+        ("fit --model LeNet5 --seed_everything 4294967296", "--seed_everything is 4294967296"),
+        ("fit --model LeNet5 --seed_everything true", "--seed_everything True is not valid: expected int"),
+        ("fit --model LeNet5 --model.lr fast", "--lr fast is not valid: expected float"),
+        ("fit --model LeNet5 --trainer.max_epoch 3", "max_epoch"),
+        ("fit --model LeNet5 --trainer.max_epochs many", "--trainer.max_epochs many is not valid: expected int"),
+        ("fit --model LeNet5 --trainer.max_epochs -5", "--trainer.max_epochs is -5"),
+        ("fit --model LeNet5 --trainer.max_epochs 0", "--trainer.max_epochs is 0"),
+        ("fit --model LeNet5 --trainer.accelerator warp", "accelerator"),
+        ("fit --model LeNet5 --trainer.strategy warp", "strategy"),
+        ("fit --model LeNet5 --trainer.devices 0 --trainer.accelerator cpu", "devices"),
+        ("fit --model LeNet5 --data.batch_size 1.5", "--data.batch_size 1.5 is not valid: expected int"),
+        ("fit --model LeNet5 --data.batch_size -3", "batch_size is -3"),
+        ("fit --model LeNet5 --data.val_size 60000", "val_size is 60000"),
+        ("fit --model LeNet5 --data.data_dir {text}", "data folder.*--data.data_dir|can't be read"),
+        ("fit --model LeNet5 --data.data_dir {damaged}", "t10k-labels-idx1-ubyte is damaged.*Delete it"),
+        ("fit --config {missing}", "does not exist.*none"),
+        ("fit --config {not_yaml}", "not_yaml.yaml|parsing"),
+        ("fit --config {text}", "config"),
+        ("fit --config {empty}", "config|network"),
+        ("fit --config {bad_trainer_key}", "trainer.max_epochz"),
+        ("fit --config {bad_model_key}", "lrr"),
+        ("fit --config {bad_key}", "modell"),
+        ("fit --model LeNet5 --ckpt_path {missing}", "There is no checkpoint .*none"),
+        ("fit --model LeNet5 --ckpt_path last", "There is no checkpoint last"),
+        ("test", "Name a checkpoint"),
+        ("predict --model LeNet5", "Name a checkpoint"),
+        ("test --ckpt_path {missing}", "There is no checkpoint .*none"),
+        ("test --ckpt_path {empty}", "empty or damaged"),
+        ("test --ckpt_path {text}", "empty or damaged"),
+        ("test --ckpt_path {damaged}", "can't be read"),
+        ("test --ckpt_path http://127.0.0.1:9/last.ckpt", "There is no checkpoint"),
+    ],
+)
+def test_mistake_gets_a_plain_answer(
+    cli: RunCLI, files: dict[str, Path], tmp_path: Path, args: str, message: str
+) -> None:
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    outcome = cli(*args.format(**files).split())
+    assert outcome.code in (1, 2)
+    assert re.search(message, outcome.err.replace("\n", " ")), outcome.err
+    assert "Traceback" not in outcome.err
+    lines = [line for line in outcome.err.splitlines() if not line.startswith("Seed set")]
+    assert len(lines) <= 3 and sum(map(len, lines)) < 600, outcome.err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert list(tmp_path.rglob("version_*")) == []  # no empty run
+
+
+def test_mistake_from_the_shell(tmp_path: Path) -> None:
+    outcome = shell("fit", "--config", str(tmp_path / "none.yaml"))
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert outcome.err.startswith("error: ") and len(outcome.err.splitlines()) == 2
+
+
+def test_no_source_of_data_in_reach(tmp_path: Path) -> None:
+    mirrors = "from torchvision.datasets import MNIST; MNIST.mirrors = ['http://127.0.0.1:9/']"
+    call = f"import sys; from src.cli.main import main; {mirrors}; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-W", "ignore", "-c", call, "fit", "--model=LeNet5", f"--data.data_dir={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PATH": ""}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    for part in ("train-images-idx3-ubyte", "t10k-labels-idx1-ubyte", str(tmp_path / "MNIST" / "raw"), "no npm"):
+        assert part in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_help_reads_well(cli: RunCLI, command: str) -> None:
+    outcome = cli(command, "--help")
+    assert outcome.code == 0
+    assert "--data.val_size" in outcome.out and "Training images held out" in outcome.out
+    assert "--optimizer" not in outcome.out  # the network owns its optimiser
+    assert COMMANDS[command] in outcome.out
+    overview = " ".join(cli("--help").out.split())
+    assert all(f"{name} {text}" in overview for name, text in COMMANDS.items())
+
+
+def test_checkpoint_of_another_program_names_no_network(cli: RunCLI, tmp_path: Path) -> None:
+    CheckedCheckpointIO().save_checkpoint({"state_dict": {}}, tmp_path / "other.ckpt")
+    outcome = cli("test", f"--ckpt_path={tmp_path / 'other.ckpt'}")
+    assert (outcome.code, "doesn't say which network" in outcome.err) == (1, True)

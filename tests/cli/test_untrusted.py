@@ -1,0 +1,116 @@
+"""Files of a stranger are data: no command runs what they ask for, or imports what they name."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.cli.main import main
+from tests.conftest import Outcome, RunCLI
+
+
+class Malice:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+@pytest.fixture
+def run(lenet5_run: Path, tmp_path: Path) -> Path:
+    """A copy of a run."""
+    return Path(shutil.copytree(lenet5_run, tmp_path / "lightning_logs" / "lenet5" / "version_0"))
+
+
+def change(run: Path, **entries: object) -> Path:
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    torch.save(torch.load(checkpoint, weights_only=True) | entries, checkpoint)
+    return checkpoint
+
+
+@pytest.mark.parametrize(
+    "command", ["fit --ckpt_path", "validate --ckpt_path", "test --ckpt_path", "predict --ckpt_path"]
+)
+def test_nothing_in_a_checkpoint_is_run(cli: RunCLI, run: Path, tmp_path: Path, command: str) -> None:
+    checkpoint = change(run, malice=Malice(tmp_path / "ran"))
+    outcome = cli(*command.split(), str(checkpoint))
+    assert outcome.code == 1
+    assert (
+        outcome.err
+        == f"error: The checkpoint {checkpoint} holds more than plain data; it is refused, and nothing in it was run.\n"
+    )
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("resume", ["auto", "{run}"])
+def test_nothing_is_run_to_resume(cli: RunCLI, run: Path, tmp_path: Path, resume: str) -> None:
+    (run / "results.json").unlink()
+    change(run, malice=Malice(tmp_path / "ran"))
+    config = [f"--config={run / 'config.yaml'}"] if resume == "auto" else []
+    outcome = cli("fit", *config, f"--resume={resume.format(run=run)}")
+    assert outcome.code == 1
+    assert "Traceback" not in outcome.err
+    assert not (tmp_path / "ran").exists()
+
+
+def test_nothing_is_run_to_compare(
+    run: Path, lenet5_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["src"])
+    checkpoint = change(run, malice=Malice(tmp_path / "ran"))
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("max_epochs: 1", "max_epochs: 2"))  # another recipe than lenet5_run
+    outcome = Outcome(
+        main(["compare", str(run), str(lenet5_run), "--output", str(tmp_path / "new")]), *capfd.readouterr()
+    )
+    assert outcome.code == 1
+    assert f"Left out: {run}: The checkpoint {checkpoint} holds more than plain data" in outcome.out
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("command", ["test", "predict", "validate", "fit"])
+@pytest.mark.parametrize("depth", ["itself", "an argument"])
+def test_a_class_path_in_a_checkpoint_imports_nothing(
+    cli: RunCLI, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, depth: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Net: pass\n")
+    path = "stranger.Net"
+    arguments = (
+        {"_class_path": path} if depth == "itself" else {"_class_path": "src.models.LeNet5", "lr": {"class_path": path}}
+    )
+    checkpoint = change(run, hyper_parameters=arguments)
+    outcome = cli(command, f"--ckpt_path={checkpoint}")
+    assert outcome.code == 1
+    assert path in outcome.err
+    assert "stranger" not in sys.modules
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_tag_in_a_config_makes_no_object(cli: RunCLI, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"model: LeNet5\nseed_everything: !!python/object/apply:pathlib.Path.touch [{tmp_path / 'ran'}]\n"
+    )
+    outcome = cli("fit", f"--config={config}")
+    assert outcome.code == 2
+    assert "Traceback" not in outcome.err
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused(cli: RunCLI, run: Path) -> None:
+    checkpoint = change(run, **{"pytorch-lightning_version": "99.1.0"})
+    outcome = cli("test", f"--ckpt_path={checkpoint}")
+    assert outcome.code == 1
+    assert f"{checkpoint} was written by lightning 99.1.0, newer than" in outcome.err
+
+
+def test_a_run_without_its_config_is_not_resumed(cli: RunCLI, run: Path) -> None:
+    (run / "results.json").unlink()
+    (run / "config.yaml").unlink()
+    outcome = cli("fit", f"--resume={run}")
+    assert outcome.code == 1
+    assert f"there is no {run / 'config.yaml'}" in outcome.err

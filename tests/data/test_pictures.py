@@ -1,0 +1,222 @@
+"""Pictures become images as MNIST was made: position, size, polarity, light, file formats, and what can't be read."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from scipy import ndimage
+
+from src.data.pictures import read_image, read_images, to_mnist
+from src.data.source import read_mnist
+from src.system.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def digits(mnist: Path) -> np.ndarray:
+    return read_mnist(mnist, "t10k")[0][:12].numpy()
+
+
+def read(picture: Image.Image, folder: Path, name: str = "picture.png", **options: Any) -> np.ndarray:
+    picture.save(folder / name, **options)
+    return read_image(folder / name).numpy().astype(float)
+
+
+def likeness(one_HW: np.ndarray, other_HW: np.ndarray) -> float:
+    """Correlation of two images; rounding may have shifted one by a pixel."""
+    shifts = [np.roll(one_HW, (y, x), axis=(0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    return max(np.corrcoef(shifted_HW.ravel(), other_HW.ravel())[0, 1] for shifted_HW in shifts)
+
+
+def page(digit_HW: np.ndarray, dark: bool = True) -> Image.Image:
+    """A digit of MNIST ten times as large, off the centre of a page."""
+    large = Image.fromarray(digit_HW).resize((280, 280), Image.Resampling.BICUBIC)
+    picture = Image.new("L", (480, 360), 0)
+    picture.paste(large, (170, 20))
+    return picture.point(lambda value: 255 - value) if dark else picture
+
+
+def test_an_image_of_mnist_stays_as_it_is(digits: np.ndarray) -> None:
+    for digit_HW in digits:
+        assert np.abs(to_mnist(digit_HW.astype(float)).numpy() - digit_HW.astype(float)).mean() < 2
+
+
+@pytest.mark.parametrize("dark", [True, False])
+def test_a_digit_on_a_page_comes_back_as_it_was(digits: np.ndarray, tmp_path: Path, dark: bool) -> None:
+    for digit_HW in digits:
+        image_HW = read(page(digit_HW, dark), tmp_path)
+        assert likeness(image_HW, digit_HW) > 0.9
+        shift = np.subtract(ndimage.center_of_mass(image_HW), ndimage.center_of_mass(digit_HW))
+        assert np.abs(shift).max() < 1
+
+
+@pytest.mark.parametrize("dark", [True, False])
+def test_a_digit_that_fills_the_picture_comes_back_as_it_was(digits: np.ndarray, dark: bool) -> None:
+    for digit_HW in digits:
+        rows, columns = (np.flatnonzero(digit_HW.max(axis=axis) > 100) for axis in (1, 0))
+        tight = Image.fromarray(digit_HW[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+        grey_HW = np.asarray(tight.resize((tight.width * 8, tight.height * 8), Image.Resampling.BICUBIC), float)
+        assert likeness(to_mnist(255 - grey_HW if dark else grey_HW).numpy().astype(float), digit_HW) > 0.85
+
+
+@pytest.mark.parametrize("ink", [0, 255])
+def test_a_bold_digit_that_fills_the_picture_is_told_from_the_paper(tmp_path: Path, ink: int) -> None:
+    font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf"), 200)
+    for digit in "0123456789":
+        images = []
+        for margin in (2, 80):
+            left, top, right, bottom = font.getbbox(digit)
+            picture = Image.new("L", (int(right - left) + 2 * margin, int(bottom - top) + 2 * margin), 255 - ink)
+            ImageDraw.Draw(picture).text((margin - left, margin - top), digit, ink, font)
+            images.append(read(picture, tmp_path))
+        assert likeness(*images) > 0.95, digit
+
+
+def test_paper_between_faint_strokes_is_black() -> None:
+    grey_HW = np.full((300, 300), 200.0)
+    grey_HW[60:240, 80:100] = grey_HW[220:240, 80:220] = 165
+    grey_HW += np.random.default_rng(0).normal(0, 8, grey_HW.shape)
+    image_HW = to_mnist(grey_HW).numpy()
+    rows, columns = (np.flatnonzero(image_HW.max(axis=axis) > 128) for axis in (1, 0))
+    assert image_HW[rows[0] : rows[-1] - 4, columns[4] : columns[-1]].mean() < 3
+
+
+def test_a_bar_anywhere_is_fitted_into_20_by_20_and_centred_by_its_mass(tmp_path: Path) -> None:
+    picture = Image.new("L", (300, 500), 200)
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((30, 60, 69, 259), fill=20)  # 40 × 200 pixels
+    draw.rectangle((30, 220, 109, 259), fill=20)  # and a foot to the right
+    image_HW = read(picture, tmp_path)
+    rows, columns = np.flatnonzero(image_HW.any(axis=1)), np.flatnonzero(image_HW.any(axis=0))
+    assert (len(rows), len(columns)) == (20, 8)  # 200 × 80
+    assert np.abs(np.subtract(ndimage.center_of_mass(image_HW), 14)).max() <= 0.5
+    assert (image_HW.max(), image_HW[:, 27].max()) == (255, 0)
+
+
+def test_shadow_gradient_noise_specks_and_the_edge_of_the_table_change_little(digits: np.ndarray) -> None:
+    rng = np.random.default_rng(0)
+    y_HW, x_HW = np.mgrid[0:360, 0:480]
+    light_HW = (0.6 + 0.4 * x_HW / 480) * np.where(x_HW + y_HW < 260, 0.6, 1)
+    for digit_HW in digits:
+        clean_HW = np.asarray(page(digit_HW), float)
+        photo_HW = (70 + 0.55 * clean_HW) * light_HW + rng.normal(0, 4, clean_HW.shape)
+        photo_HW[340:345, 20:24] = 30  # a speck, and a blot
+        photo_HW[300:330, 10:50] = 30
+        photo_HW[:12] = 20
+        seen_HW, expected_HW = (to_mnist(grey_HW).numpy().astype(float) for grey_HW in (photo_HW, clean_HW))
+        assert likeness(seen_HW, expected_HW) > 0.9
+
+
+def test_a_thin_line_gets_the_width_of_a_pen(tmp_path: Path) -> None:
+    picture = Image.new("L", (400, 400), 255)
+    ImageDraw.Draw(picture).line((100, 60, 100, 340), fill=0, width=2)
+    image_HW = read(picture, tmp_path)
+    assert image_HW.sum(axis=1).max() / 255 == pytest.approx(2, abs=0.4)  # a tenth of 20
+
+
+MODES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "1-bit": lambda picture: picture.convert("1", dither=Image.Dither.NONE),
+    "palette": lambda picture: picture.convert("P"),
+    "16-bit": lambda picture: Image.fromarray(np.asarray(picture, np.uint16) * 16),
+    "colour": lambda picture: Image.merge("RGB", [picture.point(lambda value: 60 + value // 2), picture, picture]),
+    "yellow on white": lambda picture: Image.merge("RGB", [Image.new("L", picture.size, 255)] * 2 + [picture]),
+    "black layer": lambda picture: Image.merge(
+        "LA", [Image.new("L", picture.size, 0), picture.point(lambda v: 255 - v)]
+    ),
+    "white layer": lambda picture: Image.merge(
+        "LA", [Image.new("L", picture.size, 255), picture.point(lambda v: 255 - v)]
+    ),
+    "card with clear edges": lambda picture: ImageOps.expand(
+        Image.merge("LA", [picture, Image.new("L", picture.size, 255)]), 130, (0, 0)
+    ),
+    "red on green of the same brightness": lambda picture: Image.composite(
+        Image.new("RGB", picture.size, (0, 102, 0)), Image.new("RGB", picture.size, (200, 0, 0)), picture
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_kind_of_png(digits: np.ndarray, tmp_path: Path, mode: str) -> None:
+    expected_HW = read(page(digits[0]), tmp_path)
+    image_HW = read(MODES[mode](page(digits[0])), tmp_path)
+    assert likeness(image_HW, expected_HW) > 0.9
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.bmp", "a.tif", "a.gif", "a.webp", "a.pgm", "wrong.txt"])
+def test_every_format(digits: np.ndarray, tmp_path: Path, name: str) -> None:
+    expected_HW = read(page(digits[0]), tmp_path)
+    options = {"format": "PNG"} if name == "wrong.txt" else {}
+    assert likeness(read(page(digits[0]), tmp_path, name, **options), expected_HW) > 0.95
+
+
+def test_the_first_page_counts_and_exif_turns_it(digits: np.ndarray, tmp_path: Path) -> None:
+    first, second = page(digits[0]), page(digits[1])
+    expected_HW = read(first, tmp_path)
+    pages_HW = read(first, tmp_path, "pages.tif", save_all=True, append_images=[second])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90° clockwise
+    turned_HW = read(first.transpose(Image.Transpose.ROTATE_90), tmp_path, "turned.jpg", exif=exif)
+    for image_HW in (pages_HW, turned_HW):
+        assert likeness(image_HW, expected_HW) > 0.9
+
+
+def test_a_large_jpeg_is_read_reduced_and_a_large_png_is_refused(tmp_path: Path) -> None:
+    picture = Image.new("1", (16_000, 5_000), 1)
+    picture.paste(0, (9_000, 1_000, 9_400, 4_000))
+    assert read(picture.convert("L"), tmp_path, "large.jpg").sum() > 0
+    with pytest.raises(UserError, match="16,000 × 5,000 pixels are too many"):
+        read(picture, tmp_path, "large.png")
+    with pytest.raises(UserError, match="too many"):
+        read(picture.convert("L"), tmp_path, "large.jpg", progressive=True)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "PPM"])
+def test_half_a_file_is_damaged(digits: np.ndarray, tmp_path: Path, format: str) -> None:
+    page(digits[0]).save(tmp_path / "whole", format)
+    whole = (tmp_path / "whole").read_bytes()
+    for length in (0, 10, len(whole) // 2):
+        (tmp_path / "cut").write_bytes(whole[:length])
+        with pytest.raises(UserError, match="damaged|no picture"):
+            read_image(tmp_path / "cut")
+
+
+@pytest.mark.parametrize("size", [(300, 200), (1, 1), (500, 1)])
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_an_empty_page_shows_no_digit(tmp_path: Path, size: tuple[int, int], value: int) -> None:
+    with pytest.raises(UserError, match="No digit stands out"):
+        read(Image.new("L", size, value), tmp_path)
+
+
+def test_noise_alone_shows_no_digit() -> None:
+    rng = np.random.default_rng(0)
+    with pytest.raises(UserError, match="No digit stands out"):
+        to_mnist(rng.normal(200, 6, (380, 512)))
+
+
+def test_files_folders_and_globs(digits: np.ndarray, tmp_path: Path) -> None:
+    for name in ("b.png", "a.png", "deep/er/c.png", ".hidden.png", ".cache/d.png", "[x].png"):
+        (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
+        page(digits[0]).save(tmp_path / "d" / name)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "d" / "gone.png").symlink_to(tmp_path / "nowhere")
+
+    def found(*names: str) -> dict[str, str]:
+        files = read_images([str(tmp_path / name) for name in names])
+        assert all((file.image_HW is None) == bool(file.error) for file in files)
+        return {str(file.path.relative_to(tmp_path)): file.error for file in files}
+
+    everything = found("d")
+    assert list(everything) == ["d/[x].png", "d/a.png", "d/b.png", "d/deep/er/c.png", "d/gone.png"]
+    assert [name for name, error in everything.items() if error] == ["d/gone.png"]
+    assert list(found("d/?.png", "d/a.png")) == ["d/a.png", "d/b.png"]  # each once
+    assert found("d/[x].png") == {"d/[x].png": ""}  # a file of that name comes before the glob
+    assert list(found("d/**/c.png")) == ["d/deep/er/c.png"]
+    assert found("empty", "none", "no*") == {
+        "empty": "The folder is empty.",
+        "none": "There is no such file.",
+        "no*": "There is no such file.",
+    }
+    assert "too long" in found("x" * 300)["x" * 300]

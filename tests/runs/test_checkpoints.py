@@ -1,0 +1,86 @@
+"""Checkpoints: written whole, checked before they are read, never run."""
+
+import pickle
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.runs.checkpoints import CheckedCheckpointIO, load_checkpoint
+from src.system.errors import UserError
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    CheckedCheckpointIO().save_checkpoint({"state_dict": {"weight": torch.arange(1000.0)}, "epoch": 3}, path)
+    return path
+
+
+def test_saved_and_loaded(checkpoint: Path) -> None:
+    loaded = load_checkpoint(checkpoint)
+    assert loaded["epoch"] == 3
+    assert torch.equal(loaded["state_dict"]["weight"], torch.arange(1000.0))
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+def test_failed_save_keeps_the_checkpoint_before(checkpoint: Path) -> None:
+    before = checkpoint.read_bytes()
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        CheckedCheckpointIO().save_checkpoint({"state_dict": {}, "unpicklable": lambda: None}, checkpoint)
+    assert checkpoint.read_bytes() == before
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.99])
+def test_truncated_checkpoint_is_refused(checkpoint: Path, kept: float) -> None:
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(UserError, match="empty or damaged"):
+        load_checkpoint(checkpoint)
+
+
+def test_flipped_bit_anywhere_is_noticed_or_harmless(checkpoint: Path) -> None:
+    content = checkpoint.read_bytes()
+    whole = load_checkpoint(checkpoint)
+    refused = 0
+    for position in range(0, len(content), 3):
+        flipped = content[position] ^ 1 << random.randrange(8)
+        checkpoint.write_bytes(content[:position] + bytes([flipped]) + content[position + 1 :])
+        try:
+            loaded = load_checkpoint(checkpoint)
+        except UserError:
+            refused += 1
+        else:  # in the padding between the parts of the archive
+            torch.testing.assert_close(loaded, whole, rtol=0, atol=0)
+    assert refused > 4000 / 3  # all that hit one of the 1,000 float32
+
+
+class Malice:
+    """A pickle that asks to make a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def test_checkpoint_that_asks_to_run_something_is_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "malice": Malice(tmp_path / "ran")}, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match="nothing in it was run"):
+        load_checkpoint(tmp_path / "last.ckpt")
+    assert not (tmp_path / "ran").exists()
+    torch.load(tmp_path / "last.ckpt", weights_only=False)
+    assert (tmp_path / "ran").exists()  # so the file was a real threat
+
+
+def test_missing_file_folder_and_other_content(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="There is no checkpoint"):
+        load_checkpoint(tmp_path / "none.ckpt")
+    with pytest.raises(UserError, match="can't be read"):
+        load_checkpoint(tmp_path)
+    torch.save({"weight": torch.ones(1)}, tmp_path / "other.pt")
+    with pytest.raises(UserError, match="not a checkpoint of Lightning"):
+        load_checkpoint(tmp_path / "other.pt")

@@ -1,0 +1,86 @@
+"""TensorBoard's files, read back with TensorBoard itself."""
+
+import json
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from src.tensorboard.logger import RunLogger
+
+
+def read(folder: Path) -> dict[str, Any]:
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    scalars = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return scalars | {"graph": events.Tags()["graph"]}
+
+
+def test_one_tag_for_a_metric_and_one_sub_run_for_a_curve(runs: list[Path]) -> None:
+    for run in runs:
+        results = json.loads((run / "results.json").read_text())
+        events = {name: read(run / name) for name in ("", "train", "validation", "test")}
+        assert events[""] == {"graph": False}  # no stray `epoch` or `hp_metric`
+        assert events["train"].keys() == {"accuracy", "loss", "learning_rate", "epoch_seconds", "graph"}
+        assert events["validation"].keys() == events["test"].keys() == {"accuracy", "loss", "graph"}
+        for tag in ("accuracy", "loss"):
+            curves = results["curves"][tag]
+            for name in ("train", "validation"):
+                assert events[name][tag] == [
+                    (1, pytest.approx(curves[name]["1"])),
+                    (2, pytest.approx(curves[name]["2"])),
+                ]
+            assert events["test"][tag] == [(2, pytest.approx(results["test"][tag], rel=1e-6))]
+        assert events["train"]["learning_rate"] == [(1, pytest.approx(1e-3)), (2, pytest.approx(1e-3))]
+        assert all(0 < seconds < 60 for _, seconds in events["train"]["epoch_seconds"])
+
+
+def get(url: str, body: dict[str, Any] | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)
+
+
+def test_tensorboard_shows_the_curves_and_compares_runs_in_hparams(runs: list[Path], tensorboard: str) -> None:
+    logdir = runs[0].parents[1]
+    url = f"{tensorboard}/data/plugin"
+    expected = {f"{name}/version_0/{sub}" for name in ("lenet5", "cnn") for sub in ("train", "validation", "test")}
+    body = {
+        "experimentName": "",
+        "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"],
+        "colParams": [],
+        "startIndex": 0,
+        "sliceSize": 10,
+    }
+    tags = get(f"{url}/scalars/tags")
+    groups = get(f"{url}/hparams/session_groups", body)["sessionGroups"]
+    assert len(groups) == 2
+    assert {run for run, names in tags.items() if "accuracy" in names} == expected
+    for group in groups:
+        run = logdir / group["sessions"][0]["name"]
+        results = json.loads((run / "results.json").read_text())
+        assert group["hparams"]["model"] == results["model"]
+        assert group["hparams"]["lr"] == 1e-3
+        assert group["hparams"]["val_size"] == 300
+        values = {(m["name"]["group"], m["name"]["tag"]): m["value"] for m in group["metricValues"]}
+        assert values["test", "accuracy"] == pytest.approx(results["test"]["accuracy"], rel=1e-6)
+        assert values["validation", "loss"] == pytest.approx(results["curves"]["loss"]["validation"]["2"], rel=1e-6)
+
+
+def test_trainings_that_start_together_never_share_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "net" / "version_4").mkdir(parents=True)
+    with ThreadPoolExecutor(16) as pool:
+        folders = list(pool.map(lambda _: RunLogger(str(tmp_path), "net").log_dir, range(64)))
+    assert sorted(folders) == sorted(str(tmp_path / "net" / f"version_{n}") for n in range(5, 69))
+    assert all(Path(folder).is_dir() for folder in folders)
+
+
+def test_other_logged_values_keep_their_name_and_step(tmp_path: Path) -> None:
+    logger = RunLogger(str(tmp_path), "net")
+    logger.log_metrics({"gradient_norm": 2.5, "epoch": 0}, step=49)
+    logger.finalize("success")
+    assert read(Path(logger.log_dir))["gradient_norm"] == [(49, 2.5)]

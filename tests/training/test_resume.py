@@ -1,0 +1,76 @@
+"""A training that is resumed from a checkpoint goes on as if it had not been cut, bit for bit."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from src.runs.checkpoints import load_checkpoint
+from tests.conftest import RunCLI
+from tests.training.test_distributed import finish, processes, run
+
+SHORT = ("--trainer.limit_train_batches=8", "--trainer.limit_val_batches=2", "--trainer.limit_test_batches=2")
+EVERY_3_STEPS = (
+    "--trainer.callbacks+=ModelCheckpoint",
+    "--trainer.callbacks.every_n_train_steps=3",
+    "--trainer.callbacks.save_top_k=-1",
+    "--trainer.callbacks.filename={step}",
+)
+
+
+def assert_identical(first: Path, second: Path) -> None:
+    """All of a checkpoint that decides what comes next."""
+    one, other = load_checkpoint(first), load_checkpoint(second)
+    for name in ("state_dict", "optimizer_states", "epoch", "global_step", "train_sums"):
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=0)
+    assert order_state(one) == order_state(other)
+    assert random_states(one) == random_states(other)
+
+
+def order_state(checkpoint: dict[str, Any]) -> list[dict[str, int]]:
+    return checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+
+
+def random_states(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
+    states = checkpoint["callbacks"]["RandomState"]["states"]
+    return [{**state, "torch": state["torch"].tolist()} for state in states]
+
+
+def last_epoch(run: Path, epoch: int) -> dict[str, float]:
+    curves = json.loads((run / "results.json").read_text())["curves"]
+    tags = ("accuracy", "loss")
+    return {f"{name} {tag}": curves[tag][name][str(epoch)] for tag in tags for name in ("train", "validation")}
+
+
+@pytest.mark.parametrize("model", ["LeNet5", "CNN"])
+def test_resumed_between_epochs(cli: RunCLI, model: str) -> None:
+    whole = cli("fit", f"--model={model}", *SHORT, "--trainer.max_epochs=3").run
+    cut = cli("fit", f"--model={model}", *SHORT, "--trainer.max_epochs=1").run
+    checkpoint = f"--ckpt_path={cut / 'checkpoints' / 'last.ckpt'}"
+    resumed = cli("fit", f"--model={model}", *SHORT, "--trainer.max_epochs=3", checkpoint).run
+    assert_identical(whole / "checkpoints" / "last.ckpt", resumed / "checkpoints" / "last.ckpt")
+    assert last_epoch(whole, 3) == last_epoch(resumed, 3)
+
+
+@pytest.mark.parametrize(("model", "step"), [("LeNet5", 12), ("CNN", 3), ("CNN", 6), ("CNN", 9)])
+def test_resumed_inside_an_epoch(cli: RunCLI, model: str, step: int) -> None:
+    settings = ("fit", f"--model={model}", *SHORT, "--trainer.max_epochs=2", *EVERY_3_STEPS)
+    whole = cli(*settings).run
+    resumed = cli(*settings, f"--ckpt_path={whole / 'checkpoints' / f'step={step}.ckpt'}").run
+    assert_identical(whole / "checkpoints" / "step=15.ckpt", resumed / "checkpoints" / "step=15.ckpt")
+    assert last_epoch(whole, 2) == last_epoch(resumed, 2)
+
+
+@pytest.mark.slow
+def test_resumed_on_two_devices(tmp_path: Path) -> None:
+    settings = ("fit", "--model=CNN", *SHORT, "--trainer.max_epochs=2", *EVERY_3_STEPS, *processes(2))
+    settings += (f"--trainer.default_root_dir={tmp_path}",)
+    runs = tmp_path / "lightning_logs" / "cnn"
+    finish(run(tmp_path, *settings))
+    for version, step in enumerate((6, 9), start=1):
+        finish(run(tmp_path, *settings, f"--ckpt_path={runs / 'version_0' / 'checkpoints' / f'step={step}.ckpt'}"))
+        whole, resumed = runs / "version_0", runs / f"version_{version}"
+        assert_identical(whole / "checkpoints" / "step=15.ckpt", resumed / "checkpoints" / "step=15.ckpt")
+        assert last_epoch(whole, 2) == last_epoch(resumed, 2)
