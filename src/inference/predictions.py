@@ -11,8 +11,8 @@ from typing import Any
 from lightning import Trainer
 from torch import Tensor
 
+from src import plots
 from src.data import ImageFile, MNISTDataModule
-from src.inference.contact_sheet import draw_contact_sheet
 from src.models import Classifier
 from src.runs.folder import run_folder
 from src.runs.network import TrainedNetwork
@@ -107,11 +107,24 @@ def _tell(
         file.write(f"{json.dumps({'checkpoints': networks, 'predictions': rows}, indent=1)}\n".encode())
     if contact_sheet is not None and of_images:
         images = [file.image_HW for file in files if file.image_HW is not None]
-        draw_contact_sheet(images[: len(of_images)], [row for row in rows if row["answers"]], Path(contact_sheet))
+        _draw_contact_sheet(images[: len(of_images)], [row for row in rows if row["answers"]], Path(contact_sheet))
         print(f"Contact sheet: {contact_sheet}")
     print(f"{len(of_images):,} predictions: {table} and {data.name}")
     if failed := sum(bool(row["error"]) for row in rows):
         raise UserError(f"{failed} of {len(rows)} could not be predicted; the table says why.")
+
+
+def _draw_contact_sheet(images: list[Tensor], rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw each image as the networks got it, with the end of its file's name and their answers."""
+    tiles = []
+    for image_HW, row in zip(images, rows, strict=True):
+        name = row["file"] if len(row["file"]) <= 18 else f"…{row['file'][-17:]}"
+        answers = [(str(answer["digit"]), answer["confidence"]) for answer in row["answers"].values()]
+        tiles.append(plots.Tile(image_HW, name, answers))
+    columns = min(8, len(tiles))
+    sheet = plots.digit_sheet(tiles, list(rows[0]["answers"]), columns=columns, tile_width=1.5, colormap="gray")
+    with replace_when_whole(path) as file:
+        sheet.savefig(file, format=path.suffix[1:].lower(), dpi=100)
 
 
 def _table(networks: list[str], rows: list[dict[str, Any]]) -> Iterator[str]:

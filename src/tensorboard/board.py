@@ -16,9 +16,9 @@ from tensorboard.compat.proto.graph_pb2 import GraphDef
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from src import plots
 from src.system.machine import describe_machine
 from src.system.processes import gather_shares
-from src.tensorboard import figures
 from src.tensorboard.logger import RunLogger
 from src.training.randomness import collect, restore
 
@@ -93,12 +93,12 @@ class TensorBoard(Callback):
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             images_NHW, labels_N = (tensor[: len(logits_NK)] for tensor in data.test)
             if self.mistakes:
-                drawn["mistakes"] = figures.mistakes(images_NHW, labels_N, logits_NK.softmax(dim=1), data.classes)
+                drawn["mistakes"] = plots.mistakes(images_NHW, labels_N, logits_NK.softmax(dim=1), data.classes)
             if self.confusion:
-                drawn["confusion"] = figures.confusion(labels_N, logits_NK.argmax(dim=1), data.classes)
+                drawn["confusion"] = plots.confusion(labels_N, logits_NK.argmax(dim=1), data.classes)
         convolutions = {name: layer for name, layer in pl_module.named_modules() if isinstance(layer, nn.Conv2d)}
         if self.filters and convolutions:
-            drawn["filters"] = figures.filters(*next(iter(convolutions.items())))
+            drawn["filters"] = plots.filters(*next(iter(convolutions.items())))
         for name, figure in drawn.items():
             trainer.logger.writer("test").add_figure(f"pictures/{name}", figure, trainer.current_epoch)
 

@@ -9,9 +9,8 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer, TQDMProgressBar
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from src import plots
 from src.models import Classifier
 from src.system.files import replace_when_whole
 from src.system.machine import describe_machine
@@ -111,7 +110,7 @@ class RunSummary(Callback):
         run = Path(trainer.logger.log_dir)
         for metric in ("accuracy", "loss"):
             with replace_when_whole(run / f"{metric}.png") as file:
-                draw_curves(trainer.logger.curves[metric], metric).savefig(file, format="png", dpi=120)
+                plots.training_curves(trainer.logger.curves[metric], metric).savefig(file, format="png", dpi=120)
         # Last: with this file a run counts as finished.
         with replace_when_whole(run / "results.json") as file:
             file.write(f"{json.dumps(results, indent=2)}\n".encode())
@@ -126,20 +125,3 @@ def describe_result(model: str, images: str, result: dict[str, Any]) -> str:
         f"{model}: {images} accuracy {result['accuracy']:.2%} "
         f"({result['errors']:,} errors in {result['images']:,} images), loss {result['loss']:.4f}"
     )
-
-
-def draw_curves(curves: dict[str, dict[int, float]], metric: str) -> Figure:
-    """One metric over the epochs, training and validation, as in the published study.
-
-    Args:
-        curves: The value of each epoch in the sub-runs "train" and "validation".
-        metric: "accuracy" or "loss".
-    """
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    axes = figure.add_subplot(title=f"Model {metric}", xlabel="Epoch", ylabel=metric.capitalize())
-    for run, marker in (("train", "o"), ("validation", "s")):
-        axes.plot(list(curves[run]), list(curves[run].values()), marker=marker, markersize=3, label=run)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return figure
