@@ -21,7 +21,7 @@ from src.cli.messages import NAME_A_CHECKPOINT, PROGRAM, Parser, silence_noise
 from src.cli.settings import recipe_of, refuse_contradictions, runs_folder, saved_settings
 from src.data import MNISTDataModule
 from src.inference.predictions import predict
-from src.models import Classifier, LossAndAccuracy
+from src.models import Classifier, EpochMetrics
 from src.runs.checkpoints import PREVIOUS, CheckedCheckpointIO, load_checkpoint
 from src.runs.folder import Run, find_runs
 from src.runs.recipe import SURROUNDINGS, differences, has_recipe, recipe
@@ -302,7 +302,7 @@ class CLI(LightningCLI):
     def predict(self, **kwargs: Any) -> None:
         predict(self.trainer, **kwargs, also=self.config.predict.also, contact_sheet=self.config.predict.contact_sheet)
 
-    def _print_result(self, images: str, metrics: LossAndAccuracy) -> None:
+    def _print_result(self, images: str, metrics: EpochMetrics) -> None:
         result = metrics.compute()  # on every rank: it may reduce
         if self.trainer.is_global_zero:
             print(describe_result(type(self.model).__name__, images, result))

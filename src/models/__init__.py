@@ -1,8 +1,8 @@
-"""The two networks of the comparison, over one shared base."""
+"""LeNet5 and CNN, their common base class, and their metrics."""
 
 from src.models.classifier import Classifier
 from src.models.cnn import CNN
 from src.models.lenet5 import LeNet5
-from src.models.metrics import LossAndAccuracy
+from src.models.metrics import EpochMetrics
 
-__all__ = ["CNN", "Classifier", "LeNet5", "LossAndAccuracy"]
+__all__ = ["CNN", "Classifier", "LeNet5", "EpochMetrics"]

@@ -1,43 +1,44 @@
-"""What is measured of a network in each epoch."""
+"""The metrics of training, validation and test. To add a metric, edit this file alone."""
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 
-class LossAndAccuracy(Metric):
-    """Mean cross-entropy and accuracy over every image seen, on all devices; an empty batch changes nothing."""
+class EpochMetrics(Metric):
+    """Mean cross-entropy and accuracy over all images of an epoch, on all devices.
 
-    full_state_update = False
+    To add a metric, add its states in `__init__`, and extend `update` and `compute`. Each floating-point
+    value of `compute` is logged once an epoch, as ``train_<name>``, ``val_<name>`` and ``test_<name>``: it
+    gets a TensorBoard chart and a curve in results.json. Integers are counts and have no curve.
+    """
+
+    full_state_update = False  # `update` doesn't read the states
 
     def __init__(self) -> None:
         super().__init__()
         self.add_state("loss_sum", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("correct", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("n_correct", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("n_images", torch.tensor(0), dist_reduce_fx="sum")
         self.loss_sum: Tensor
-        self.correct: Tensor
-        self.images: Tensor
+        self.n_correct: Tensor
+        self.n_images: Tensor
 
     def update(self, loss_sum: Tensor, logits_NK: Tensor, labels_N: Tensor) -> None:
+        """Add a batch, which may be empty."""
         self.loss_sum += loss_sum.detach()
-        self.correct += (logits_NK.argmax(dim=1) == labels_N).sum()
-        self.images += len(labels_N)
-
-    def sums(self) -> list[float]:
-        """The state of this process, as plain data."""
-        return [self.loss_sum.item(), self.correct.item(), self.images.item()]
-
-    def add(self, sums: list[float]) -> None:
-        """Add the `sums` of another."""
-        for state, value in zip((self.loss_sum, self.correct, self.images), sums, strict=True):
-            state += value
+        self.n_correct += (logits_NK.argmax(dim=1) == labels_N).sum()
+        self.n_images += len(labels_N)
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns: `loss` (mean), `accuracy` (0…1), and the counts `errors` and `images`."""
+        """Return `loss`, `accuracy` (0…1), and the counts `errors` and `images`. Collective: waits for all devices."""
         return {
-            "loss": self.loss_sum / self.images,
-            "accuracy": self.correct / self.images,
-            "errors": self.images - self.correct,
-            "images": self.images,
+            "loss": self.loss_sum / self.n_images,
+            "accuracy": self.n_correct / self.n_images,
+            "errors": self.n_images - self.n_correct,
+            "images": self.n_images,
         }
+
+    def local_values(self) -> dict[str, Tensor]:
+        """Return the values of `compute` for the images of this device alone, without waiting for the others."""
+        return type(self).compute(self)  # torchmetrics adds the synchronisation to `self.compute`

@@ -1,1 +1,1 @@
-"""The machine underneath: files, processes, memory, errors."""
+"""Files, processes, memory, hardware and errors."""

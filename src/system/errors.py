@@ -1,5 +1,5 @@
-"""The one exception that is meant to be read by the person at the keyboard."""
+"""The exception for mistakes that the user can correct."""
 
 
 class UserError(Exception):
-    """Something the user can mend. The message names the cause and the mend; no traceback is shown."""
+    """A mistake that the user can correct. The command line prints its message without a traceback."""

@@ -1,4 +1,4 @@
-"""Files that appear under their name only when they are whole."""
+"""Atomic writing of files."""
 
 import os
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from typing import BinaryIO
 
 @contextmanager
 def replace_when_whole(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that takes its name only after every byte is on the disk.
+    """Open a temporary file for writing, and rename it to `path` when it is complete.
 
-    The bytes go to ``.<name>.part`` in the same folder, are synced and then renamed, so `path` holds
-    the old content or the new one and never a part of it. One writer per path at a time.
+    The temporary file ``.<name>.part`` is in the same folder and is synced before the renaming. So `path`
+    always holds the old content or the new content, never a part of it. Only one process may write at a time.
     """
     part = path.with_name(f".{path.name}.part")
     try:

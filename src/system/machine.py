@@ -1,4 +1,4 @@
-"""What a training runs on."""
+"""A description of the hardware and software that a training runs on."""
 
 import platform
 from pathlib import Path
@@ -9,9 +9,9 @@ import torch
 
 
 def describe_machine(device: torch.device, devices: int = 1) -> dict[str, Any]:
-    """Device, number of devices, threads and versions, by name."""
+    """Return the device, the number of devices, the number of CPU threads, and versions, by name."""
     return {
-        "device": _device_name(device),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
         "devices": devices,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -20,10 +20,8 @@ def describe_machine(device: torch.device, devices: int = 1) -> dict[str, Any]:
     }
 
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")  # platform.processor() is empty on Linux
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")  # on Linux platform.processor() is empty
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    names = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

@@ -1,20 +1,20 @@
-"""How this process handles its memory."""
+"""Settings of the memory allocator."""
 
 import ctypes
 import platform
 
-TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # from glibc's malloc.h
 
 
 def keep_freed_pages() -> None:
-    """Let the C library keep what is freed, up to 2 GB, where it would return it to the system.
+    """Make glibc keep up to 2 GB of freed memory instead of returning it to the system.
 
-    A training step frees and takes the same large blocks as the one before. Taken from the system, each page
-    costs a fault: 2,400 in a step of LeNet5 on the CPU, 13 % of its time. Does nothing without glibc.
+    Each training step allocates the same large blocks again. If the system provides them, each page costs
+    a page fault: 2,400 per step of LeNet5 on the CPU, or 13 % of its time. Without glibc this does nothing.
     """
     if platform.libc_ver()[0] != "glibc":
         return
     mallopt = ctypes.CDLL(None).mallopt
-    mallopt(TRIM_THRESHOLD, 2**31 - 1)
-    mallopt(TOP_PAD, 2**28)
-    mallopt(MMAP_THRESHOLD, 2**25)  # the most that glibc takes
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(M_TOP_PAD, 2**28)
+    mallopt(M_MMAP_THRESHOLD, 2**25)  # the largest value that glibc accepts

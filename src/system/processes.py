@@ -1,4 +1,4 @@
-"""What passes between the processes of one training."""
+"""Communication between the processes that share one training or prediction."""
 
 from typing import TypeVar
 
@@ -10,7 +10,10 @@ T = TypeVar("T")
 
 
 def gather(value: T) -> list[T]:
-    """The value of each process, in the order of their ranks. Every process must call this."""
+    """Collect one value from each process, in the order of the ranks.
+
+    Collective: it waits for the values of the other processes, so every process must call it.
+    """
     if not dist.is_initialized():
         return [value]
     values = [value] * dist.get_world_size()
@@ -19,13 +22,23 @@ def gather(value: T) -> list[T]:
 
 
 def gather_shares(shares: list[Tensor]) -> Tensor:
-    """Put together what each device made of its share of every batch: (N, K), in the order of the images."""
-    together = [share for batch in zip(*gather(shares), strict=True) for share in batch]
-    return torch.cat(together) if together else torch.empty(0, 10)
+    """Join what the devices computed for their shares of the batches. Collective, see `gather`.
+
+    Args:
+        shares: (n, K) for each batch: one row for each image in the share of this device.
+
+    Returns:
+        (N, K), in the order of the images.
+    """
+    in_order = [share for batch in zip(*gather(shares), strict=True) for share in batch]
+    return torch.cat(in_order) if in_order else torch.empty(0, 10)
 
 
-def own(values: list[T]) -> list[T]:
-    """What falls to this process of a list made by `gather`: one value, if there are as many processes now as then."""
+def pick_by_rank(values: list[T]) -> list[T]:
+    """Choose, from values that `gather` collected before a restart, those that this process takes over.
+
+    With the same number of processes this is the value of its rank. With fewer it may be several, with more none.
+    """
     if not dist.is_initialized():
         return values
     return values[dist.get_rank() :: dist.get_world_size()]

@@ -30,9 +30,8 @@ class Progress(TQDMProgressBar):
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         metrics = trainer.progress_bar_metrics
         if isinstance(pl_module, Classifier) and pl_module.train_metrics.update_called:
-            so_far = pl_module.train_metrics  # of this process; `compute` would wait for all others
-            metrics["train_loss"] = (so_far.loss_sum / so_far.images).item()
-            metrics["train_accuracy"] = (so_far.correct / so_far.images).item()
+            values = pl_module.train_metrics.local_values()
+            metrics |= {f"train_{name}": value.item() for name, value in values.items() if value.is_floating_point()}
         return {name: f"{value:.4f}" for name, value in metrics.items()}
 
 
@@ -120,7 +119,7 @@ class RunSummary(Callback):
 
 
 def describe_result(model: str, images: str, result: dict[str, Any]) -> str:
-    """One line from the result of `LossAndAccuracy.compute` over the `images` of "test" or "validation"."""
+    """One line from the result of `EpochMetrics.compute` over the `images` of "test" or "validation"."""
     return (
         f"{model}: {images} accuracy {result['accuracy']:.2%} "
         f"({result['errors']:,} errors in {result['images']:,} images), loss {result['loss']:.4f}"

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from src.system.processes import gather, own
+from src.system.processes import gather, pick_by_rank
 
 
 class RandomState(Callback):
@@ -23,7 +23,7 @@ class RandomState(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Lightning forgets the position in the epoch where `configure_optimizers` has asked for the number of steps.
         trainer.fit_loop._load_combined_loader_states()
-        if states := own(self.loaded):
+        if states := pick_by_rank(self.loaded):
             restore(states[0])
         elif trainer.global_rank > 0:
             seed = trainer.datamodule.seed  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from torch import nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from src.models import Classifier, LossAndAccuracy
+from src.models import Classifier, EpochMetrics
 
 
 class Linear(Classifier):
@@ -25,7 +25,7 @@ class Linear(Classifier):
 
 
 def test_metrics_agree_with_torchmetrics_over_uneven_batches() -> None:
-    ours, loss, accuracy = LossAndAccuracy(), MeanMetric(), MulticlassAccuracy(10, average="micro")
+    ours, loss, accuracy = EpochMetrics(), MeanMetric(), MulticlassAccuracy(10, average="micro")
     errors = 0
     for size in (128, 128, 96, 0, 1):
         logits_NK, labels_N = torch.randn(size, 10), torch.randint(10, (size,))
@@ -45,7 +45,7 @@ def test_training_step_returns_the_mean_cross_entropy() -> None:
     x_NCHW, labels_N = torch.randn(7, 1, 28, 28), torch.randint(10, (7,))
     loss = model.training_step((x_NCHW, labels_N, 1 / 7), 0)
     assert loss.item() == pytest.approx(F.cross_entropy(model(x_NCHW), labels_N).item(), rel=1e-6)
-    assert model.train_metrics.images == 7
+    assert model.train_metrics.n_images == 7
 
 
 def test_gradient_of_shares_is_that_of_the_whole_batch() -> None:
