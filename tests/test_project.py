@@ -1,8 +1,11 @@
-"""What pip may install, and what make offers."""
+"""The requirements, the make targets, and what README and the pages of docs/ name."""
 
+import importlib.util
 import re
 import subprocess
 import tomllib
+from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -43,3 +46,75 @@ def test_make_help_lists_every_target() -> None:
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony
     assert [line.split()[0] for line in done.stdout.splitlines()] == phony[1].split()
+
+
+# --- README and docs --------------------------------------------------------------------------------------------
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+all_pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md"])
+def test_a_page_to_start_with_has_at_most_120_lines(name: str) -> None:
+    assert len((ROOT / name).read_text().splitlines()) <= 120
+
+
+def test_readme_links_every_page() -> None:
+    links = re.findall(r"\]\(([^)#]+\.md)\)", PAGES[0].read_text())
+    assert {ROOT / link for link in links} == set(PAGES[1:])
+
+
+@all_pages
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not re.match(r"\w+:", link):  # a web address
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), f"{page.name} links {link}"
+            assert not anchor or anchor in anchors(target), f"{page.name} links {link}"
+
+
+@all_pages
+def test_named_paths_exist(page: Path) -> None:
+    for path in re.findall(r"(?<![\w/.])(?:benchmarks|configs|docs|src|tests)/[\w./-]*\w/?", page.read_text()):
+        assert (ROOT / path).exists(), f"{page.name} names {path}"
+
+
+@all_pages
+def test_named_modules_exist(page: Path) -> None:
+    for module in re.findall(r"python -m (benchmarks[\w.]*)", page.read_text()):
+        assert importlib.util.find_spec(module), f"{page.name} names {module}"
+
+
+@all_pages
+def test_named_make_targets_exist(page: Path) -> None:
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for target in re.findall(r"(?:`|^    )make ([\w-]+)", page.read_text(), re.MULTILINE):
+        assert target in targets, f"{page.name} names make {target}"
+
+
+@all_pages
+def test_named_tests_exist(page: Path) -> None:
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for name in re.findall(r"`(test_\w+…?)`", page.read_text()):
+        start = f"def {name.removesuffix('…')}" if name.endswith("…") else f"def {name}("
+        assert start in tests, f"{page.name} names {name}"
+
+
+def test_the_example_from_python_runs(mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two batches of each kind."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    limits = ", ".join(f"limit_{stage}_batches=2" for stage in ("train", "val", "test"))
+    (tmp_path / "data").symlink_to(mnist)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(example.replace("max_epochs=1", f"max_epochs=1, {limits}"), names)
+    assert names["trainer"].global_step == 2
+    assert 0 <= names["trainer"].callback_metrics["test_accuracy"] <= 1
