@@ -1,7 +1,7 @@
-"""MNIST: where it comes from, the order of batches, pictures from elsewhere, the LightningDataModule."""
+"""MNIST and data sets in its format: download, order of batches, pictures of your own, LightningDataModule."""
 
-from src.data.batches import Batch, GlobalBatches
+from src.data.batches import GlobalBatches, RawBatch
 from src.data.datamodule import MNISTDataModule
 from src.data.pictures import ImageFile
 
-__all__ = ["Batch", "GlobalBatches", "ImageFile", "MNISTDataModule"]
+__all__ = ["GlobalBatches", "ImageFile", "MNISTDataModule", "RawBatch"]

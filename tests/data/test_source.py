@@ -181,7 +181,7 @@ def test_mirror_with_other_files_is_refused(mirror: Mirror, tmp_path: Path, monk
     (mirror.folder / "t10k-labels-idx1-ubyte.gz").write_bytes(other)
     sums = dict(MNIST.resources) | {"t10k-labels-idx1-ubyte.gz": hashlib.md5(other).hexdigest()}
     monkeypatch.setattr(MNIST, "resources", list(sums.items()))
-    with pytest.raises(UserError, match="other files than those published"):
+    with pytest.raises(UserError, match="its files differ from the published ones"):
         fetch_mnist(tmp_path / "new")
 
 

@@ -122,7 +122,7 @@ class Undecided(Tiny):
         ("--ckpt_path {checkpoint} --model CNN", "CNN is not a network"),
         ("--ckpt_path {checkpoint} --model src.models.CNN", "holds LeNet5, not src.models.CNN"),
         ("--ckpt_path {checkpoint} --model no.such.Net", "no.such.Net is not a network"),
-        ("--ckpt_path {checkpoint} --data_dir {tmp}/text.ckpt", "text.ckpt.* can't be read"),
+        ("--ckpt_path {checkpoint} --data_dir {tmp}/text.ckpt", "text.ckpt can't be used: .*--data.data_dir"),
         ("--ckpt_path {checkpoint} --output {tmp}/text.ckpt", "text.ckpt is not a folder"),
         ("--ckpt_path {checkpoint} --outputt x", "outputt"),
     ],
