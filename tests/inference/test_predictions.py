@@ -135,8 +135,8 @@ def test_what_cannot_be_read_is_named_and_the_others_are_predicted(
     assert "Traceback" not in outcome.err and "\x1b[31m" not in outcome.out
     assert "11 predictions" in outcome.out.splitlines()[-1]
     reasons = {
-        "text.png": "It is no picture",
-        "cut.png": "damaged or cut short",
+        "text.png": "This is not a picture",
+        "cut.png": "damaged or incomplete",
         "white.png": "No digit stands out",
         "huge.png": "20,000 × 20,000 pixels are too many",
         "empty": "The folder is empty",
@@ -163,7 +163,7 @@ def test_when_nothing_can_be_read_the_reason_is_told(cli: RunCLI, lenet5_run: Pa
     command = ["predict", f"--ckpt_path={lenet5_run / 'checkpoints' / 'last.ckpt'}", "--data.images", str(tmp_path)]
     outcome = cli(*command, f"--contact_sheet={tmp_path / 'sheet.png'}")
     assert outcome.code == 1
-    assert "It is no picture" in outcome.out and "1 of 1 could not be predicted" in outcome.err
+    assert "This is not a picture" in outcome.out and "1 of 1 could not be predicted" in outcome.err
     assert "Warning" not in outcome.err and not (tmp_path / "sheet.png").exists()
 
 
