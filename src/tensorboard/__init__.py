@@ -1,1 +1,1 @@
-"""What TensorBoard shows of a run."""
+"""The TensorBoard logger, and a callback for what TensorBoard shows beside the curves."""

@@ -1,5 +1,7 @@
 """What TensorBoard shows beside the curves: hyperparameters, texts, the graph of the layers, pictures."""
 
+# Private names used here: torch.utils.tensorboard._pytorch_graph.graph (torch), because add_graph can't rename nodes.
+
 import copy
 import os
 import re
@@ -11,6 +13,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.model_summary import ModelSummary
+from lightning.pytorch.utilities.seed import isolate_rng
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from torch import Tensor, nn
@@ -20,22 +23,21 @@ from src import plots
 from src.system.machine import describe_machine
 from src.system.processes import gather_shares
 from src.tensorboard.logger import RunLogger
-from src.training.randomness import collect, restore
 
 
 class TensorBoard(Callback):
     """What TensorBoard shows beside the curves.
 
-    The pictures are those of the test after the last epoch, from the answers that are counted there anyway.
-    A training is the same with and without; all is written anew when a run is resumed.
+    None of it changes the training. The pictures show the test after the last epoch and use its outputs, so
+    they need no second pass. A resumed run writes everything again.
 
     Args:
-        hparams: HPARAMS, the settings of all runs beside their results, to sort them by.
-        texts: TEXT, the config, a table of the layers, the machine.
-        graph: GRAPHS, the layers by name.
-        mistakes: IMAGES, test images that are wrong, with label, answer and confidence.
-        confusion: IMAGES, the confusion matrix of the test images.
-        filters: IMAGES, the weights of the first convolution.
+        hparams: HPARAMS tab: the settings of all runs with their results, to sort the runs by.
+        texts: TEXT tab: the config, a table of the layers, and the hardware and versions.
+        graph: GRAPHS tab: the layers by name.
+        mistakes: IMAGES tab: misclassified test images with label, answer and confidence.
+        confusion: IMAGES tab: the confusion matrix of the test images.
+        filters: IMAGES tab: the weights of the first convolution.
     """
 
     def __init__(
@@ -56,23 +58,21 @@ class TensorBoard(Callback):
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not isinstance(trainer.logger, RunLogger):
-            return
         logger = trainer.logger
+        if not isinstance(logger, RunLogger):
+            return
         if self.hparams:
             logger.log_hyperparams(_settings(trainer, pl_module))
-        random_state = collect()
-        try:
-            if self.texts:
-                for tag, text in _texts(trainer, pl_module, Path(logger.log_dir)):
-                    logger.writer("train").add_text(f"run/{tag}", text)
-            if self.graph:
-                event = Event(graph_def=_graph(trainer, pl_module).SerializeToString())
-                logger.writer("train")._get_file_writer().add_event(event)
-        except Exception as error:  # tracing has many ways to fail on a user's network; training goes on
-            rank_zero_warn(f"TensorBoard doesn't show all of {type(pl_module).__name__}: {error}")
-        finally:
-            restore(random_state)  # a user's network may draw random numbers in evaluation too
+        with isolate_rng():  # even in evaluation mode, a network may draw random numbers
+            try:
+                writer: Any = logger.writer("train")
+                if self.texts:
+                    for tag, text in _texts(trainer, pl_module, Path(logger.log_dir)):
+                        writer.add_text(f"run/{tag}", text)
+                if self.graph:
+                    writer.file_writer.add_event(Event(graph_def=_graph(trainer, pl_module).SerializeToString()))
+            except Exception as error:  # tracing a user's network can raise any exception; training continues
+                rank_zero_warn(f"TensorBoard doesn't show all of {type(pl_module).__name__}: {error}")
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.logits: list[Tensor] = []  # (n, K) of each batch
@@ -80,11 +80,11 @@ class TensorBoard(Callback):
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        if isinstance(outputs, Tensor):  # a network may have a test step of its own
+        if isinstance(outputs, Tensor):  # a subclass may return something else
             self.logits.append(outputs)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # By every process, if by one.
+        # Collective: every process calls it, and the first one draws.
         logits_NK = gather_shares([share.float().cpu() for share in self.logits]) if self.logits else None
         if not isinstance(trainer.logger, RunLogger) or not trainer.is_global_zero:
             return
@@ -111,8 +111,8 @@ def _settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
 
 
 def _texts(trainer: Trainer, pl_module: LightningModule, run: Path) -> Iterator[tuple[str, str]]:
-    """Yields: tag, and text in Markdown."""
-    config = run / "config.yaml"  # not in trainer.log_dir: to read that is to wait for all processes
+    """Yield tags with texts in Markdown."""
+    config = run / "config.yaml"  # not `trainer.log_dir`, which waits for all processes
     if config.exists():
         yield "config", f"```yaml\n{config.read_text()}\n```"
     machine = describe_machine(pl_module.device, trainer.world_size)
@@ -121,14 +121,15 @@ def _texts(trainer: Trainer, pl_module: LightningModule, run: Path) -> Iterator[
 
 
 def _graph(trainer: Trainer, pl_module: LightningModule) -> GraphDef:
-    """The operations, named by their layers alone: ``conv1/weight`` for ``LeNet5/Sequential[network]/Conv2d[conv1]/…``.
+    """Return the operations with short names: ``conv1/weight``, not ``LeNet5/Sequential[network]/Conv2d[conv1]/…``.
 
-    Constants are left out: layers share them, and each would draw an edge from the first layer to another.
+    Constants are omitted: layers share them, so each would connect the first layer with later ones.
     """
-    from torch.utils.tensorboard._pytorch_graph import graph as trace  # private: training goes on without it
+    # Imported here: if a new torch doesn't have it, only the graph is missing.
+    from torch.utils.tensorboard._pytorch_graph import graph as trace
 
     network = _copy(pl_module)
-    network.trainer = trainer  # tracing looks at every attribute, and this one raises an error where it isn't set
+    network.trainer = trainer  # tracing reads every attribute, and this one raises an error if it isn't set
     nodes = trace(network, network.example_input_array)[0].node
     kept = [node for node in nodes if node.op not in ("prim::Constant", "prim::ListConstruct")]
     root = os.path.commonpath([PurePosixPath(node.name).parent for node in kept if node.op != "IO Node"])
@@ -144,7 +145,7 @@ def _graph(trainer: Trainer, pl_module: LightningModule) -> GraphDef:
 
 
 def _copy(pl_module: LightningModule) -> LightningModule:
-    """A copy to try an image on, without metrics: modes and buffers of the network stay as they are."""
+    """Copy the network, without metrics, for a forward pass that leaves the modes and buffers of the original alone."""
     network = copy.deepcopy(pl_module)
     for name, child in list(network.named_children()):
         if isinstance(child, Metric):

@@ -1,4 +1,6 @@
-"""TensorBoard curves as Keras lays them out: one chart for a metric, one sub-run for train, validation, test."""
+"""The TensorBoard logger. Its curves are arranged as in Keras: a chart for each metric, a sub-run for each stage."""
+
+# Private names used here: TensorBoardLogger._get_next_version (lightning), because it alone chooses the run number.
 
 from argparse import Namespace
 from collections import defaultdict
@@ -9,23 +11,24 @@ from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.plugins.hparams import summary_v2 as hparams_summary
 from torch.utils.tensorboard import SummaryWriter
 
 SUB_RUNS = {"train": "train", "val": "validation", "test": "test"}
-PER_EPOCH = ("learning_rate", "epoch_seconds")  # charted beside the training curves
+PER_EPOCH = ("learning_rate", "epoch_seconds")  # curves of the sub-run train
 
 
 class RunLogger(TensorBoardLogger):
-    """Writes ``train_loss`` as tag ``loss`` of the sub-run ``train``, at step 1 for the first epoch.
+    """Writes ``train_loss`` as tag ``loss`` in the sub-run ``train``, with the epoch (1, 2, …) as the step.
 
-    Likewise ``val_*`` and ``test_*``. So TensorBoard draws the curves of all runs in one accuracy and
-    one loss chart. Anything else that is logged keeps its name and its step.
+    The same holds for all ``train_*``, ``val_*`` and ``test_*``. So TensorBoard draws each metric of all runs
+    in one chart. Other logged values keep their name and step.
 
     Args:
         save_dir: Folder of all runs.
         name: Folder of the runs of one network.
-        version: Number or name of the run; the next free number by default.
+        version: Number or name of the run. By default the next free number.
     """
 
     def __init__(self, save_dir: str, name: str = "default", version: int | str | None = None) -> None:
@@ -35,10 +38,10 @@ class RunLogger(TensorBoardLogger):
         self.curves: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
 
     def _get_next_version(self) -> int:
-        """Claim the next free number by making its folder: two trainings started at once never share one."""
+        """Reserve the next free number by making its folder, so that trainings started together get different ones."""
         version = super()._get_next_version()
         if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
-            return version  # unused: Lightning takes the folder of rank 0
+            return version  # unused: Lightning broadcasts the folder of rank 0
         while True:
             try:
                 Path(self.root_dir, f"version_{version}").mkdir(parents=True)
@@ -52,7 +55,7 @@ class RunLogger(TensorBoardLogger):
         for name, value in metrics.items():
             if curve := curve_of(name):
                 tag, sub_run = curve
-                # The test comes after the last epoch, all else before its epoch is finished.
+                # The test is logged after its epoch has been counted as finished, the other curves before.
                 epoch = finished_epochs + (sub_run != "test")
                 self.writer(sub_run).add_scalar(tag, value, epoch)
                 self.curves[tag][sub_run][epoch] = value
@@ -60,10 +63,15 @@ class RunLogger(TensorBoardLogger):
                 self.experiment.add_scalar(name, value, step)
 
     @rank_zero_only
-    def go_on(self, curves: dict[str, dict[str, dict[int, float]]], step: int) -> None:
-        """Write the history of a training that is resumed at `step`, in place of what lies in the run folder."""
-        self.experiment.close()
-        self.experiment.purge_step = step  # TensorBoard forgets what was logged by steps from there on
+    def resume(self, curves: dict[str, dict[str, dict[int, float]]], step: int) -> None:
+        """Restore the curves of a checkpoint, and discard what was logged after it.
+
+        Args:
+            curves: Tag → sub-run → epoch → value.
+            step: The training step of the checkpoint.
+        """
+        # TensorBoard then ignores earlier values of this folder at this step and later.
+        self.experiment.file_writer.add_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
         for tag, sub_runs in curves.items():
             for sub_run, points in sub_runs.items():
                 self.curves[tag][sub_run].update(points)
@@ -74,17 +82,17 @@ class RunLogger(TensorBoardLogger):
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Write the HPARAMS entry of this run.
 
-        Nothing says which settings and metrics there are: so TensorBoard collects the settings of all runs,
-        puts those that differ first, and takes every scalar of the sub-runs as a metric.
+        The entry doesn't declare which settings and metrics exist. TensorBoard then collects the settings of
+        all runs, lists those that differ first, and takes every scalar of the sub-runs as a metric.
         """
         settings = params if isinstance(params, dict) else vars(params)
         plain = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in settings.items()}
         summary = hparams_summary.hparams_pb(plain, trial_id=str(Path(self.log_dir).relative_to(self.save_dir)))
-        self.experiment._get_file_writer().add_summary(summary)
+        self.experiment.file_writer.add_summary(summary)
 
     @rank_zero_only
     def save(self) -> None:
-        """Flush, so that TensorBoard shows each epoch as it ends. (The settings are in config.yaml.)"""
+        """Flush, so that TensorBoard shows each epoch when it ends. The settings are in config.yaml."""
         for writer in (self.experiment, *self._writers.values()):
             writer.flush()
 
@@ -94,21 +102,21 @@ class RunLogger(TensorBoardLogger):
         for writer in self._writers.values():
             writer.close()
         if status == "failed":
-            with suppress(OSError):  # it isn't empty: something was written before it failed
+            with suppress(OSError):  # the folder is kept if it isn't empty
                 Path(self.log_dir).rmdir()
 
     def writer(self, sub_run: str) -> SummaryWriter:
-        """The writer of a sub-run; for the first process alone."""
+        """Return the writer of a sub-run. Only for the process with rank 0."""
         if sub_run not in self._writers:
             folder = Path(self.log_dir, sub_run)
             for events in folder.glob("events.out.tfevents.*"):
-                events.unlink()  # of a training that was cut: `go_on` writes its curves anew
+                events.unlink()  # of an interrupted training; `resume` writes its curves again
             self._writers[sub_run] = SummaryWriter(str(folder))
         return self._writers[sub_run]
 
 
 def curve_of(name: str) -> tuple[str, str] | None:
-    """The tag and the sub-run in which a logged value is charted by epochs, if it is."""
+    """Return the tag and the sub-run of a logged value, or None if it isn't a curve over epochs."""
     stage, _, tag = name.partition("_")
     if name in PER_EPOCH:
         return name, "train"

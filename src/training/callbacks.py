@@ -71,7 +71,7 @@ class Curves(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if isinstance(trainer.logger, RunLogger):
-            trainer.logger.go_on(checkpoint.get("curves", {}), checkpoint["global_step"])
+            trainer.logger.resume(checkpoint.get("curves", {}), checkpoint["global_step"])
 
 
 class RunSummary(Callback):

@@ -84,7 +84,7 @@ class Frozen(Tiny):
 
 
 def test_training_is_the_same_with_all_of_it_and_without(cli: RunCLI) -> None:
-    settings = ("fit", "--model=tests.training.test_board.Frozen", *SHORT, "--trainer.limit_test_batches=2")
+    settings = ("fit", "--model=tests.tensorboard.test_board.Frozen", *SHORT, "--trainer.limit_test_batches=2")
     with_all, without = cli(*settings).run, cli(*settings, *ALL_OFF).run
     weights = [torch.load(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (with_all, without)]
     torch.testing.assert_close(*weights, rtol=0, atol=0)

@@ -84,3 +84,21 @@ def test_other_logged_values_keep_their_name_and_step(tmp_path: Path) -> None:
     logger.log_metrics({"gradient_norm": 2.5, "epoch": 0}, step=49)
     logger.finalize("success")
     assert read(Path(logger.log_dir))["gradient_norm"] == [(49, 2.5)]
+
+
+def test_resume_discards_later_values_and_restores_the_curves(tmp_path: Path) -> None:
+    interrupted = RunLogger(str(tmp_path), "net", "version_0")
+    for step in range(1, 9):
+        interrupted.log_metrics({"gradient_norm": 1.0, "epoch": 0}, step=step)
+    interrupted.log_metrics({"val_loss": 0.5, "epoch": 0})
+    interrupted.log_metrics({"val_loss": 0.4, "epoch": 1})
+    interrupted.finalize("success")
+    resumed = RunLogger(str(tmp_path), "net", "version_0")
+    resumed.resume({"loss": {"validation": {1: 0.5}}}, step=5)
+    for step in range(5, 8):
+        resumed.log_metrics({"gradient_norm": 2.0, "epoch": 0}, step=step)
+    resumed.finalize("success")
+    folder = Path(resumed.log_dir)
+    assert read(folder)["gradient_norm"] == [(step, 1.0 if step < 5 else 2.0) for step in range(1, 8)]
+    assert read(folder / "validation")["loss"] == [(1, 0.5)]
+    assert resumed.curves["loss"]["validation"] == {1: 0.5}
