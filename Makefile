@@ -1,4 +1,4 @@
-# Every target builds what it needs first. More options for a training: make lenet5 ARGS="--trainer.max_epochs 3"
+# Each target builds what it needs first. ARGS adds options: make lenet5 ARGS="--trainer.max_epochs 3"
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
@@ -10,7 +10,7 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
 
-setup: .venv/.ready ## build .venv with all that is needed
+setup: .venv/.ready ## build .venv with all dependencies
 
 .venv/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -23,7 +23,7 @@ lenet5: .venv/.ready ## train LeNet5 for 30 epochs and test it (about 7 minutes 
 cnn: .venv/.ready ## train CNN for 12 epochs and test it (about 9 minutes on two cores)
 	$(BIN)/python -m src fit --config configs/cnn.yaml $(ARGS)
 
-compare: .venv/.ready ## train both with five seeds, as far as they aren't yet, and compare (about 80 minutes on two cores)
+compare: .venv/.ready ## train the missing runs of both networks with five seeds and compare (about 80 minutes on two cores)
 	$(BIN)/python -m src compare --train configs/lenet5.yaml configs/cnn.yaml --seeds 5 $(ARGS)
 
 tensorboard: .venv/.ready ## show the curves of all runs at http://localhost:6006
@@ -32,24 +32,24 @@ tensorboard: .venv/.ready ## show the curves of all runs at http://localhost:600
 test: .venv/.ready ## run the tests (about 8 minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-test-slow: .venv/.ready ## run the tests that take longer
+test-slow: .venv/.ready ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-screenshot: .venv/.ready ## make docs/tensorboard.png from version_0 of both networks
+screenshot: .venv/.ready ## write docs/tensorboard.png from version_0 of both networks
 	RUNS=lightning_logs SCREENSHOT=docs/tensorboard.png $(BIN)/python -m pytest tests/tensorboard/test_tensorboard.py
 
 browser: ## install Chromium for the tests that open a page (Debian and Ubuntu)
 	command -v chromedriver || { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends chromium chromium-driver; }
 
-lint: .venv/.ready ## check style and types
+lint: .venv/.ready ## check style and types with ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: .venv/.ready ## compare the speed of fit with a hand-written loop, the usual pipeline and Keras (about 40 minutes)
+bench: .venv/.ready ## measure the speed of fit against a hand-written loop, the usual pipeline and Keras (about 40 minutes)
 	test -x .venv-keras/bin/python || { $(PYTHON) -m venv .venv-keras && .venv-keras/bin/pip install tensorflow-cpu; } || rm -rf .venv-keras
 	$(BIN)/python -m benchmarks $(ARGS)
 
-clean: ## remove .venv and caches; runs and data stay
+clean: ## remove .venv and caches; keep runs and data
 	rm -rf .venv .venv-keras *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
