@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from src.cli.commands import WITHOUT_TRAINER
+from src.cli.commands import COMMANDS
 from src.cli.main import main
 from src.data.source import fetch_mnist, read_mnist
 
@@ -70,7 +70,7 @@ def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, mnis
 
     def run(*args: str) -> Outcome:
         capfd.readouterr()
-        where = [f"--trainer.default_root_dir={tmp_path}"] if args and args[0] not in WITHOUT_TRAINER else []
+        where = [f"--trainer.default_root_dir={tmp_path}"] if args and args[0] in COMMANDS and not COMMANDS[args[0]].run else []
         try:
             code = main([*args, *where])
         except SystemExit as error:

@@ -1,11 +1,11 @@
-"""The commands that need no Trainer: what each is told on the command line, and what it does with it."""
+"""The commands of the command line. To add one, write its options and what it does, and add it to `COMMANDS`."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from jsonargparse import Namespace
-from jsonargparse.typing import NonNegativeFloat, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser
 
 from src.cli.messages import NAME_A_CHECKPOINT, PROGRAM
@@ -14,36 +14,100 @@ from src.runs.folder import run_folder
 from src.runs.network import TrainedNetwork, import_network
 from src.runs.recipe import SEED, SURROUNDINGS
 from src.system.errors import UserError
+from src.tensorboard.board import TensorBoard
 
 
 class Command(NamedTuple):
-    """A subcommand beside those of LightningCLI."""
+    """A command of the command line."""
 
-    add_arguments: Callable[[LightningArgumentParser], None]
-    # Called with what was given, the parser of `fit`, and the words of the command line.
-    run: Callable[[Namespace, LightningArgumentParser, list[str]], None]
+    help: str
+    add_options: Callable[[LightningArgumentParser], None] = lambda parser: None
+    # What the command does, given its settings, the parser of `fit`, and the words of the command line.
+    # None: it is a method of the CLI and needs a Trainer; Lightning adds the options of trainer, model and data.
+    run: Callable[[Namespace, LightningArgumentParser, list[str]], None] | None = None
 
 
-def _add_compare_arguments(parser: LightningArgumentParser) -> None:
+def _add_fit_options(parser: LightningArgumentParser) -> None:
+    parser.add_lightning_class_args(TensorBoard, "tensorboard")
     parser.add_argument(
-        "folders", nargs="*", default=[], metavar="FOLDER", help="Folder with finished runs, at any depth."
+        "--resume",
+        type=str,
+        metavar="RUN|auto",
+        help="Resume an interrupted run in its folder. auto: the newest one with this config, or else a new run.",
     )
-    parser.add_argument("--train", nargs="+", metavar="CONFIG", help="Train these configs first, where runs lack.")
-    parser.add_argument("--seeds", type=PositiveInt, default=5, help="How many runs of each config --train makes.")
+    parser.add_argument(
+        "--save_every_n_steps", type=NonNegativeInt, default=0, help="Steps between saves inside an epoch, 0 for none."
+    )
+    parser.add_argument(
+        "--save_every_n_minutes",
+        type=NonNegativeFloat,
+        default=0.0,
+        help="Minutes between saves inside an epoch, 0 for none.",
+    )
+
+
+def _add_predict_options(parser: LightningArgumentParser) -> None:
+    parser.add_argument(
+        "--data.images", nargs="+", type=str, metavar="PATH", help="Pictures to predict: files, folders or globs."
+    )
+    parser.add_argument(
+        "--also", nargs="+", type=str, default=[], metavar="CKPT", help="More checkpoints. Each gets its own columns."
+    )
+    parser.add_argument(
+        "--contact_sheet",
+        type=str,
+        metavar="FILE",
+        help="Draw the pictures as the networks saw them, with the predictions, to this .png, .jpg or .pdf file.",
+    )
+
+
+def _add_export_options(parser: LightningArgumentParser) -> None:
+    parser.add_argument("--ckpt_path", type=str, help="The checkpoint.")
+    parser.add_argument("--output", type=str, metavar="FOLDER", help="The folder to write to; default: the run folder.")
+    parser.add_argument("--data_dir", type=str, help="Folder of the data; default: that of the training.")
+    parser.add_argument("--model", type=str, metavar="MODULE.CLASS", help="Your own network class, if it is one.")
+
+
+def _export(given: Namespace, fit: LightningArgumentParser, words: list[str]) -> None:
+    from src.inference.export import export
+
+    if given.ckpt_path is None:
+        raise UserError(NAME_A_CHECKPOINT)
+    named = import_network(given.model) if given.model is not None else None
+    checkpoint = Path(given.ckpt_path)
+    trained = TrainedNetwork(checkpoint)
+    if named not in (None, type(trained.network)):
+        raise UserError(f"{checkpoint} contains {type(trained.network).__name__}, not {given.model}.")
+    if given.data_dir is not None:
+        trained.datamodule.data_dir = Path(given.data_dir)
+    export(trained, Path(given.output) if given.output else run_folder(checkpoint))
+
+
+def _add_compare_options(parser: LightningArgumentParser) -> None:
+    parser.add_argument(
+        "folders", nargs="*", default=[], metavar="FOLDER", help="Folders with finished runs, at any depth."
+    )
+    parser.add_argument("--train", nargs="+", metavar="CONFIG", help="Train the missing runs of these configs first.")
+    parser.add_argument("--seeds", type=PositiveInt, default=5, help="Number of runs of each config for --train.")
     parser.add_argument(
         "--margin",
         type=NonNegativeFloat,
         default=10.0,
-        help="The largest difference that doesn't matter, in test images.",
+        help="The largest difference that does not matter, in test images.",
     )
-    parser.add_argument("--name", type=str, help="Name of the comparison; by default that of the networks.")
+    parser.add_argument("--name", type=str, help="Name of the comparison; default: the names of the networks.")
     parser.add_argument("--output", type=str, default="comparison", help="Folder of all comparisons.")
-    parser.add_argument("--data_dir", type=str, help="Folder of the data; by default that of the first run.")
-    parser.add_argument("--model", nargs="+", metavar="MODULE.CLASS", help="Networks of your own that runs hold.")
+    parser.add_argument("--data_dir", type=str, help="Folder of the data; default: that of the first run.")
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        metavar="MODULE.CLASS",
+        help="Your own network classes (module.Class) that appear in the runs.",
+    )
 
 
-def _compare(given: Namespace, fit: LightningArgumentParser, args: list[str]) -> None:
-    from src.comparison.compare import Trainings, compare  # scipy and jinja2: half a second for the other commands
+def _compare(given: Namespace, fit: LightningArgumentParser, words: list[str]) -> None:
+    from src.comparison.compare import Trainings, compare  # imports scipy and jinja2, which take half a second
 
     if not given.folders and not given.train:
         raise UserError("Name folders of runs, or configs: compare lightning_logs/lenet5 lightning_logs/cnn")
@@ -67,33 +131,21 @@ def _compare(given: Namespace, fit: LightningArgumentParser, args: list[str]) ->
         Path(given.output),
         given.name,
         Path(given.data_dir) if given.data_dir else None,
-        [*PROGRAM.split(), *args],
+        [*PROGRAM.split(), *words],
     )
 
 
-def _add_export_arguments(parser: LightningArgumentParser) -> None:
-    parser.add_argument("--ckpt_path", type=str, help="The checkpoint.")
-    parser.add_argument("--output", type=str, metavar="FOLDER", help="Where to write; by default the run folder.")
-    parser.add_argument("--data_dir", type=str, help="Folder of the data; by default that of the training.")
-    parser.add_argument("--model", type=str, metavar="MODULE.CLASS", help="The network, if it is one of your own.")
-
-
-def _export(given: Namespace, fit: LightningArgumentParser, args: list[str]) -> None:
-    from src.inference.export import export
-
-    if given.ckpt_path is None:
-        raise UserError(NAME_A_CHECKPOINT)
-    named = import_network(given.model) if given.model is not None else None
-    checkpoint = Path(given.ckpt_path)
-    trained = TrainedNetwork(checkpoint)
-    if named not in (None, type(trained.network)):
-        raise UserError(f"{checkpoint} holds {type(trained.network).__name__}, not {given.model}.")
-    if given.data_dir is not None:
-        trained.datamodule.data_dir = Path(given.data_dir)
-    export(trained, Path(given.output) if given.output else run_folder(checkpoint))
-
-
-WITHOUT_TRAINER = {
-    "export": Command(_add_export_arguments, _export),
-    "compare": Command(_add_compare_arguments, _compare),
+COMMANDS = {
+    "fit": Command("Train a network, then test its last weights.", _add_fit_options),
+    "validate": Command("Evaluate a checkpoint on the validation images of its run."),
+    "test": Command("Evaluate a checkpoint on the test images."),
+    "predict": Command(
+        "Predict your own pictures, or the test images, with one or more checkpoints.", _add_predict_options
+    ),
+    "export": Command(
+        "Export a checkpoint to ONNX and torch.export, and check both on the test images.", _add_export_options, _export
+    ),
+    "compare": Command(
+        "Compare networks by all their runs: a report with a verdict and error bars.", _add_compare_options, _compare
+    ),
 }

@@ -1,4 +1,4 @@
-"""What a user reads when something is wrong, and doesn't read when nothing is."""
+"""The parser with its error messages in a line or two, and the warnings that are hidden."""
 
 import logging
 import re
@@ -11,30 +11,50 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 PROGRAM = "python -m src"
 NAME_A_CHECKPOINT = "Name a checkpoint: --ckpt_path lightning_logs/lenet5/version_0/checkpoints/last.ckpt"
+NAME_A_NETWORK = "Name a network: --config configs/lenet5.yaml, or --model LeNet5"
 
 
 class Parser(LightningArgumentParser):
-    """A parser that says what is wrong in a line or two, without a page of usage."""
+    """A parser that prints an error in two lines, without the usage of all options.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    Args:
+        command_help: One line on each subcommand. Lightning would show the first line of its own docstrings.
+    """
+
+    def __init__(self, *args: Any, command_help: dict[str, str] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)  # a misspelt option is an error, not a guess
-        self.reading = ""
+        self.command_help = command_help or {}
+        self.commands: dict[str, LightningArgumentParser] = {}
+        self.current_file = ""
+
+    def add_subcommands(self, *args: Any, **kwargs: Any) -> Any:
+        action = super().add_subcommands(*args, **kwargs)
+        register = action.add_subcommand
+
+        def add_subcommand(name: str, parser: LightningArgumentParser, **_: Any) -> None:
+            self.commands[name] = parser
+            parser.description = self.command_help[name]
+            register(name, parser, help=self.command_help[name])
+
+        action.add_subcommand = add_subcommand
+        self.add_command = add_subcommand
+        return action
 
     def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Namespace:
-        self.reading = f"{cfg_path}: "
+        self.current_file = f"{cfg_path}: "
         settings = super().parse_path(cfg_path, *args, **kwargs)
-        self.reading = ""
+        self.current_file = ""
         return settings
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
         program = parser.prog.replace(" [options]", "") if parser.prog.startswith(PROGRAM) else f"{PROGRAM} fit"
-        print(f"error: {self.reading}{condense(message)}\nSee: {program} --help", file=sys.stderr)
+        print(f"error: {self.current_file}{condense(message)}\nSee: {program} --help", file=sys.stderr)
         raise SystemExit(2)
 
 
 def condense(message: str) -> str:
-    """Say in one line what jsonargparse says in a paragraph."""
+    """Shorten an error message of jsonargparse to one line."""
     if limit := re.search(
         r'Parser key "(\S+)":\s+Not of type \w+: (\S+) does not conform to restriction v(\S+)', message
     ):
@@ -56,20 +76,20 @@ def condense(message: str) -> str:
 
 
 def silence_noise() -> None:
-    """Hide what a user of this package can do nothing about."""
+    """Hide the warnings that a user of this package can do nothing about."""
     for message in (
         r".*LeafSpec.* is deprecated",  # between Lightning and torch
         r".*torch.jit.trace.* is deprecated",  # TensorBoard has no other way to a graph
-        r".*smaller than the logging interval",  # nothing here is logged by steps
-        r"Checkpoint directory .* exists and is not empty",  # that of the run that is resumed
-        r".*callbacks used to create the checkpoint need to be provided",  # those of training, in a test
-        r"Total length of .GlobalBatches. across ranks is zero",  # pictures of which none can be read
-        # Reduced over the devices already, or the same on all of them.
+        r".*smaller than the logging interval",  # nothing is logged by steps
+        r"Checkpoint directory .* exists and is not empty",  # of the run that is resumed
+        r".*callbacks used to create the checkpoint need to be provided",  # a test does not need those of the training
+        r"Total length of .GlobalBatches. across ranks is zero",  # no picture could be read
+        # These values are already reduced over the devices.
         r".*self.log\('((train|val|test)_(loss|accuracy)|epoch_seconds|learning_rate)', ..., sync_dist=True",
     ):
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # "No CUDA runtime": torch's timer asks
-    logging.getLogger("torch.fx.experimental.symbolic_shapes").setLevel(logging.ERROR)  # a page if an export fails
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # torch's timer looks for CUDA
+    logging.getLogger("torch.fx.experimental.symbolic_shapes").setLevel(logging.ERROR)  # a page when an export fails
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "💡 Tip" not in record.getMessage()  # advertisements
     )

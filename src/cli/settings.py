@@ -1,4 +1,4 @@
-"""The settings of a training: those on the command line, against what its checkpoint or its run tells."""
+"""The settings of a command: what the user gave, compared with what a checkpoint or a run was made with."""
 
 import sys
 from collections.abc import Iterator
@@ -10,49 +10,41 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from src.data import MNISTDataModule
-from src.runs.checkpoints import load_checkpoint
-from src.runs.network import imported_network
+from src.runs.checkpoints import SavedNetwork
+from src.runs.network import trusted_class_path
 from src.runs.recipe import recipe
 from src.system.errors import UserError
 
-# Settings that may differ from those of the training: they don't change what is computed.
+# Settings that may differ from those of the training, because they do not change the result.
 FREE_SETTINGS = {"data.data_dir", "data.batch_size"}
 
 
 def saved_settings(ckpt_path: str, named: Namespace | None) -> dict[str, Any]:
-    """The network and data settings that a checkpoint was made with, as defaults for the parser.
+    """The network and data settings of a checkpoint, as defaults for the parser.
+
+    Args:
+        ckpt_path: The checkpoint.
+        named: The network given with ``--model``, if any.
 
     Raises:
-        UserError: The file can't be used, holds another network than the one named with ``--model``,
-            or one of a module that nobody has imported: a checkpoint never causes an import.
+        UserError: The file cannot be used, contains another network than the named one, or names a class whose module
+            is not imported: a checkpoint must never cause an import.
     """
-    checkpoint = load_checkpoint(ckpt_path)
-    network = {key: value for key, value in checkpoint.get("hyper_parameters", {}).items() if key != "_instantiator"}
-    class_path = network.pop("_class_path", named.class_path if named else None)
-    if not isinstance(class_path, str):
-        raise UserError(f"{ckpt_path} doesn't say which network it holds: name it with --model.")
-    if named and imported_network(named.class_path) is not imported_network(class_path):
-        raise UserError(f"{ckpt_path} holds {short_name(class_path)}, not {short_name(named.class_path)}.")
-    for inner in _class_paths(network):
+    saved = SavedNetwork.read(ckpt_path)
+    class_path = trusted_class_path(saved, named.class_path if named else None)
+    for inner in _class_paths(saved.arguments):
         if inner.rpartition(".")[0] not in sys.modules:
-            raise UserError(f"{ckpt_path} names {inner}, of a module that is not imported: it is refused.")
-    if imported_network(class_path) is None:
-        raise UserError(f"{ckpt_path} holds {class_path}. If you trust that module, name it: --model {class_path}")
-    data = dict(MNISTDataModule().hparams)  # what a checkpoint of an earlier version doesn't tell
-    data |= {
-        key: value
-        for key, value in checkpoint.get("datamodule_hyper_parameters", {}).items()
-        if not key.startswith("_")
-    }
+            raise UserError(f"{ckpt_path} names {inner}, whose module is not imported. It was refused.")
+    data = dict(MNISTDataModule().hparams) | saved.data_arguments  # an older checkpoint lacks newer settings
     return {
-        "model": {"class_path": class_path, "init_args": network},
-        "seed_everything": data.pop("seed", 0),
+        "model": {"class_path": class_path, "init_args": saved.arguments},
+        "seed_everything": data.pop("seed"),
         **{f"data.{key}": value for key, value in data.items()},
     }
 
 
 def _class_paths(value: Any) -> Iterator[str]:
-    """Every class path inside the arguments of a network, at any depth: the parser would import them."""
+    """Every class path in the arguments of a network, at any depth. The parser would import them."""
     if isinstance(value, dict):
         if "class_path" in value:
             yield str(value["class_path"])
@@ -63,7 +55,11 @@ def _class_paths(value: Any) -> Iterator[str]:
 
 
 def refuse_contradictions(settings: Namespace, saved: dict[str, Any]) -> None:
-    """Raise a `UserError` if a setting given by the user differs from that of the checkpoint."""
+    """Compare the settings given by the user with those of the checkpoint.
+
+    Raises:
+        UserError: One of them differs.
+    """
     expected = {key: value for key, value in saved.items() if key != "model"}
     expected |= {f"model.{key}": value for key, value in saved["model"]["init_args"].items()}
     for key, value in expected.items():
@@ -73,19 +69,19 @@ def refuse_contradictions(settings: Namespace, saved: dict[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value  # a checkpoint may hold either
+    return list(value) if isinstance(value, tuple) else value  # a checkpoint may contain either
 
 
 def recipe_of(config: Namespace, parser: LightningArgumentParser, ignore: frozenset[str]) -> dict[str, Any]:
-    """The `recipe` of what `parser` has read, as it would be in the config.yaml of a run."""
-    return recipe(yaml.safe_load(parser.dump(config, skip_none=False)), ignore)
+    """The `recipe` of parsed settings, as it would be read from the config.yaml of a run."""
+    return recipe(yaml.safe_load(parser.dump(config, skip_unset=False)), ignore)
 
 
 def runs_folder(config: Namespace) -> Path:
-    """Where the runs of that network lie."""
+    """The folder of all runs of the configured network."""
     return Path(config.trainer.default_root_dir or ".", "lightning_logs", short_name(config.model.class_path).lower())
 
 
 def short_name(class_path: str) -> str:
-    """The class alone, without its module."""
+    """The name of a class without its module."""
     return class_path.rpartition(".")[2]

@@ -1,27 +1,34 @@
-"""Checkpoints as data: written whole or not at all, checked before they are read, never run."""
+"""Checkpoints as plain data: written completely or not at all, verified before they are read, never executed.
+
+Private names used here: ``_class_path`` and ``_instantiator``, the keys under which LightningCLI saves the class of a
+network and its own helper among the hyperparameters.
+"""
 
 import io
 import os
 import pickle
 import re
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from src.system.errors import UserError
 from src.system.files import replace_when_whole
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+CLASS_PATH, INSTANTIATOR = "_class_path", "_instantiator"
 
 
 class CheckedCheckpointIO(TorchCheckpointIO):
     """Saves to a temporary file in the same folder, syncs and renames it; loads with `load_checkpoint`.
 
-    The checkpoint that ``last.ckpt`` replaces stays beside it, as ``previous.ckpt``.
+    The checkpoint that ``last.ckpt`` replaces is kept beside it as ``previous.ckpt``.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -36,40 +43,80 @@ class CheckedCheckpointIO(TorchCheckpointIO):
                     os.link(path, spare)
                     spare.replace(path.with_name(PREVIOUS))
         except (OSError, RuntimeError) as error:
-            # torch, closing the archive that could not be written, hides the reason behind one of its own.
+            # torch fails again when it closes the archive, and that error hides the reason.
             cause = error if isinstance(error, OSError) else error.__context__
             reason = cause.strerror if isinstance(cause, OSError) else " ".join(str(error).split())[:200]
-            kept = f" {path} is the one before." if path.exists() else ""
-            raise UserError(f"A checkpoint can't be written to {path.parent}: {reason}.{kept}") from None
+            kept = f" {path} is the previous checkpoint." if path.exists() else ""
+            raise UserError(f"Cannot write a checkpoint to {path.parent}: {reason}.{kept}") from None
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return load_checkpoint(path)
 
 
+@dataclass(frozen=True)
+class SavedNetwork:
+    """What a checkpoint contains of a network and its data settings, as plain data."""
+
+    path: Path
+    class_path: str | None  # None: it was not saved by this command line
+    arguments: dict[str, Any]  # of the network
+    data_arguments: dict[str, Any]  # of the data module
+    weights: dict[str, Tensor]
+
+    @classmethod
+    def read(cls, path: str | Path) -> "SavedNetwork":
+        """Read a checkpoint file.
+
+        Raises:
+            UserError: As for `load_checkpoint`.
+        """
+        checkpoint = load_checkpoint(path)
+        network, data = (
+            {name: value for name, value in checkpoint.get(key, {}).items() if name != INSTANTIATOR}
+            for key in ("hyper_parameters", "datamodule_hyper_parameters")
+        )
+        class_path = network.pop(CLASS_PATH, None)
+        data.pop(CLASS_PATH, None)
+        return cls(Path(path), class_path, network, data, checkpoint["state_dict"])
+
+
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a Lightning checkpoint into CPU memory, as plain data: nothing in it is run or imported.
+    """Load a Lightning checkpoint into CPU memory. Nothing in it is executed or imported.
 
     Raises:
-        UserError: The file is missing, damaged, not a checkpoint, or asks to run something.
+        UserError: The file is missing, damaged, not a checkpoint, or contains more than plain data.
     """
     try:
         checkpoint = torch.load(_verified_copy(path), map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"There is no checkpoint {path}.") from None
     except OSError as error:
-        raise UserError(f"The checkpoint {path} can't be read: {error.strerror}.") from None
+        raise UserError(f"Cannot read the checkpoint {path}: {error.strerror}.") from None
     except pickle.UnpicklingError:
         raise UserError(
-            f"The checkpoint {path} holds more than plain data; it is refused, and nothing in it was run."
+            f"The checkpoint {path} contains more than plain data. It was refused, and nothing in it was executed."
         ) from None
-    except Exception:  # there is no end to the ways in which a damaged archive can fail
-        raise UserError(f"The checkpoint {path} is empty or damaged. Take an earlier one, or train again.") from None
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+    except Exception:  # a damaged archive can fail in many ways
+        raise UserError(f"The checkpoint {path} is empty or damaged. Use an earlier one, or train again.") from None
+    if not isinstance(checkpoint, dict) or not _has_expected_types(checkpoint):
         raise UserError(f"{path} is not a checkpoint of Lightning.")
-    written_by = checkpoint.get("pytorch-lightning_version")
-    if isinstance(written_by, str) and _minor(written_by) > _minor(lightning.__version__):
-        raise UserError(f"{path} was written by lightning {written_by}, newer than the {lightning.__version__} here.")
+    version = checkpoint.get("pytorch-lightning_version", "0")
+    if _minor(version) > _minor(lightning.__version__):
+        raise UserError(f"{path} was written by lightning {version}, newer than the installed {lightning.__version__}.")
     return checkpoint
+
+
+def _has_expected_types(checkpoint: dict[str, Any]) -> bool:
+    """Whether the entries that are read here or by Lightning have the types that Lightning writes."""
+    weights = checkpoint.get("state_dict")
+    hyperparameters = [checkpoint.get(key, {}) for key in ("hyper_parameters", "datamodule_hyper_parameters")]
+    return (
+        isinstance(weights, dict)
+        and all(isinstance(weight, Tensor) for weight in weights.values())
+        and all(isinstance(arguments, dict) for arguments in hyperparameters)
+        and isinstance(hyperparameters[0].get(CLASS_PATH, ""), str)
+        and isinstance(checkpoint.get("pytorch-lightning_version", ""), str)
+    )
 
 
 def _minor(version: str) -> list[int]:
@@ -77,7 +124,7 @@ def _minor(version: str) -> list[int]:
 
 
 def _verified_copy(path: str | Path) -> io.BytesIO:
-    """The archive packed anew from its parts, each checked against its CRC.
+    """Repack the archive from its parts, each checked against its CRC.
 
     torch.load checks no CRC, and a flipped bit in the archive's directory can make it skip a tensor.
     """

@@ -1,10 +1,10 @@
-"""Run folders: what lies in them, which are finished, which can go on."""
+"""The folder of a run: its files, whether the run is finished, and whether a training is using it."""
 
 import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,26 +13,39 @@ from typing import Any
 
 import yaml
 
+from src.runs.checkpoints import LAST, PREVIOUS
 from src.system.errors import UserError
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: the folder that `fit` made."""
+    """One training, stored in the folder that `fit` made."""
 
     folder: Path
 
     @property
     def checkpoint(self) -> Path:
-        return self.folder / "checkpoints" / "last.ckpt"
+        """The newest checkpoint."""
+        return self.folder / "checkpoints" / LAST
+
+    @property
+    def previous_checkpoint(self) -> Path:
+        """The checkpoint that the newest one replaced."""
+        return self.folder / "checkpoints" / PREVIOUS
+
+    @property
+    def config_file(self) -> Path:
+        """The settings of the run."""
+        return self.folder / "config.yaml"
 
     @property
     def is_finished(self) -> bool:
+        """Whether the run was trained to its end and tested."""
         return (self.folder / "results.json").is_file()
 
     @property
     def is_busy(self) -> bool:
-        """Whether a training is working in it."""
+        """Whether a training is using the folder."""
         try:
             with self.locked():
                 return False
@@ -41,50 +54,50 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The settings it was started with, as plain data: no class named there is imported."""
-        return self._read("config.yaml", yaml.safe_load)
+        """The content of config.yaml, as plain data: no class named there is imported."""
+        return _read(self.config_file, yaml.safe_load)
 
     @cached_property
     def results(self) -> dict[str, Any]:
-        """What it came to, see `RunSummary`."""
-        return self._read("results.json", json.loads)
-
-    def _read(self, name: str, parse: Any) -> dict[str, Any]:
-        path = self.folder / name
-        try:
-            content = parse(path.read_text())
-        except FileNotFoundError:
-            raise UserError(f"{path} is missing.") from None
-        except (OSError, ValueError, yaml.YAMLError):
-            content = None
-        if not isinstance(content, dict):
-            raise UserError(f"{path} is damaged.")
-        return content
+        """The content of results.json, see `src.training.callbacks.RunSummary`."""
+        return _read(self.folder / "results.json", json.loads)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other trainings out of the folder; the system lets go of it when this process ends in any way.
+        """Keep other trainings out of the folder. The lock ends with this process, however it ends.
 
         Raises:
-            UserError: Another training has it.
+            UserError: Another training has the lock.
         """
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
         except BlockingIOError:
-            raise UserError(f"{self.folder} is being trained by another process.") from None
+            raise UserError(f"Another process is training in {self.folder}.") from None
         finally:
             os.close(descriptor)
 
 
+def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    try:
+        content = parse(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing.") from None
+    except (OSError, ValueError, yaml.YAMLError):
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged.")
+    return content
+
+
 def run_folder(checkpoint: Path) -> Path:
-    """The folder of the run that made a checkpoint; of the checkpoint itself where it lies by itself."""
+    """The folder of the run that wrote a checkpoint, or the checkpoint's own folder if it is not part of a run."""
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """Every run in `folder` and below, in the order of their numbers."""
+    """All runs in `folder` and below, sorted by their numbers."""
     return [Run(path.parent) for path in sorted(folder.rglob("config.yaml"), key=_by_number)]
 
 

@@ -1,4 +1,4 @@
-"""Trained networks, read from their checkpoints without a Trainer."""
+"""Trained networks, loaded from their checkpoints without a Trainer."""
 
 import importlib
 import sys
@@ -8,69 +8,84 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from src.data import MNISTDataModule, RawBatch
+from src.data import MNISTDataModule, RawBatch, RawBatch
 from src.models import Classifier
-from src.runs.checkpoints import load_checkpoint
+from src.runs.checkpoints import SavedNetwork
 from src.system.errors import UserError
 
 BATCH = 500  # images at once
 
 
 class TrainedNetwork:
-    """A network on the CPU, in evaluation mode, with the normalisation it was trained with.
+    """A trained network on the CPU, in evaluation mode, with the normalisation that it was trained with.
 
     Args:
         path: A checkpoint.
 
     Raises:
-        UserError: The file can't be used, or holds a network of a module that nobody has imported.
+        UserError: The file cannot be used, or its network belongs to a module that is not imported.
     """
 
     def __init__(self, path: Path) -> None:
-        checkpoint = load_checkpoint(path)
-        arguments = {
-            name: value for name, value in checkpoint.get("hyper_parameters", {}).items() if not name.startswith("_")
-        }
-        class_path = checkpoint.get("hyper_parameters", {}).get("_class_path")
-        if not isinstance(class_path, str):
-            raise UserError(f"{path} doesn't say which network it holds.")
+        saved = SavedNetwork.read(path)
+        class_path = trusted_class_path(saved)
         network = imported_network(class_path)
-        if network is None:
-            raise UserError(f"{path} holds {class_path}. If you trust that module, name it: --model {class_path}")
-        data = checkpoint.get("datamodule_hyper_parameters", {})
+        assert network is not None  # `trusted_class_path` checks it
         try:
-            self.datamodule = MNISTDataModule(**{name: data[name] for name in data if not name.startswith("_")})
-            self.network = network(**arguments).eval().to(memory_format=torch.channels_last)
-            self.network.load_state_dict(checkpoint["state_dict"])
+            self.datamodule = MNISTDataModule(**saved.data_arguments)
+            self.network = network(**saved.arguments).eval().to(memory_format=torch.channels_last)
+            self.network.load_state_dict(saved.weights)
         except (TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())
-            raise UserError(f"{path} doesn't fit {class_path} as it is now: {reason[:200]}") from None
+            raise UserError(f"{path} does not fit the current {class_path}: {reason[:200]}") from None
 
     def read(self, images_NHW: Tensor) -> Tensor:
-        """Read raw images, (N, 28, 28) uint8. Returns: probabilities (N, K)."""
+        """Classify one batch of raw images, uint8 (N, 28, 28). Returns: probabilities (N, K)."""
         raw = RawBatch(images_NHW, torch.empty(0), weight=1)
         batch = self.datamodule.on_after_batch_transfer(raw, dataloader_idx=0)
         return self.network.predict_step(batch, batch_idx=0)
 
     def probabilities(self, images_NHW: Tensor) -> Iterator[Tensor]:
-        """Read any number of raw images, a batch at a time. Yields: (n, K) for each."""
-        for images in images_NHW.split(BATCH):
+        """Classify any number of raw images, one batch at a time. Yields: probabilities (n, K) of each batch."""
+        for batch_NHW in images_NHW.split(BATCH):
             with torch.inference_mode():
-                yield self.read(images)
+                yield self.read(batch_NHW)
+
+
+def trusted_class_path(saved: SavedNetwork, named: str | None = None) -> str:
+    """The class of a saved network, if its module is imported already: a checkpoint must never cause an import.
+
+    Args:
+        saved: From `SavedNetwork.read`.
+        named: The class that the user named with ``--model``, if any. It must be the same.
+
+    Raises:
+        UserError: There is no class path, it is not the named one, or its module is not imported.
+    """
+    class_path = saved.class_path or named
+    if class_path is None:
+        raise UserError(f"{saved.path} does not name its network. Name it with --model.")
+    network = imported_network(class_path)
+    if named and imported_network(named) is not network:
+        short, named = (path.rpartition(".")[2] for path in (class_path, named))
+        raise UserError(f"{saved.path} contains {short}, not {named}.")
+    if network is None:
+        raise UserError(f"{saved.path} contains {class_path}. If you trust that module, add: --model {class_path}")
+    return class_path
 
 
 def imported_network(class_path: str) -> type[Classifier] | None:
-    """The class of that name if its module is already imported: a checkpoint never causes an import."""
+    """The network class of that name if its module is imported already, else None."""
     module, _, name = class_path.rpartition(".")
     found = getattr(sys.modules.get(module), name, None)
     return found if isinstance(found, type) and issubclass(found, Classifier) else None
 
 
 def import_network(class_path: str) -> type[Classifier]:
-    """The class of that name, which the user has named: its module is imported.
+    """Import a network class that the user named.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no such class.
     """
     try:
         importlib.import_module(class_path.rpartition(".")[0])

@@ -1,4 +1,4 @@
-"""The settings that make a training what it is."""
+"""The recipe of a training: the settings that decide its result."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from src.runs.folder import Run
 from src.system.errors import UserError
 
-# What may differ between runs of the same recipe: the seed, and what isn't part of the training.
+# Settings that may differ between runs of the same recipe: the seed, and what does not change the result.
 SEED = frozenset({"seed_everything", "data.seed"})
 SURROUNDINGS = frozenset(
     {
@@ -25,9 +25,9 @@ SURROUNDINGS = frozenset(
 
 
 def recipe(config: dict[str, Any], ignore: frozenset[str] = SEED | SURROUNDINGS) -> dict[str, Any]:
-    """The settings that make a training what it is, one entry for each that is set, as ``trainer.max_epochs``.
+    """Flatten the settings of a run into one entry each, such as ``trainer.max_epochs``, without those to ignore.
 
-    A setting that is null counts as one that isn't there: so runs go on being of the same recipe when a new one comes.
+    A setting that is null is left out, so that old runs keep their recipe when a new setting is introduced.
     """
 
     def flatten(value: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -41,7 +41,7 @@ def recipe(config: dict[str, Any], ignore: frozenset[str] = SEED | SURROUNDINGS)
 
 
 def has_recipe(run: Run, settings: dict[str, Any], ignore: frozenset[str] = SEED | SURROUNDINGS) -> bool:
-    """Whether a run was started with these settings; False where its config can't be read."""
+    """Whether a run has this recipe. False if its config cannot be read."""
     try:
         return recipe(run.config, ignore) == settings
     except UserError:
@@ -49,7 +49,7 @@ def has_recipe(run: Run, settings: dict[str, Any], ignore: frozenset[str] = SEED
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """What differs between two recipes, as ``trainer.max_epochs: 12 and 30``."""
+    """The settings that differ between two recipes, such as ``trainer.max_epochs: 12 and 30``."""
     return [
         f"{name}: {one.get(name)} and {other.get(name)}"
         for name in sorted(one | other)

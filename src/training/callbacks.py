@@ -1,4 +1,4 @@
-"""What happens around a training: the curves, the progress bar, the closing summary."""
+"""Callbacks of a training: progress bar, curves, and the summary at the end."""
 
 import json
 import os
@@ -18,10 +18,10 @@ from src.tensorboard.logger import RunLogger, curve_of
 
 
 class Progress(TQDMProgressBar):
-    """Lightning's bar with epochs counted from 1, and the loss and accuracy of the epoch so far."""
+    """Lightning's progress bar with epochs counted from 1, and the loss and accuracy of the current epoch so far."""
 
     def __init__(self) -> None:
-        super().__init__(refresh_rate=20)  # steps; a refresh waits for the device
+        super().__init__(refresh_rate=20)  # steps; each refresh waits for the device
 
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
         super().on_train_epoch_start(trainer, *args)
@@ -36,15 +36,16 @@ class Progress(TQDMProgressBar):
 
 
 class Curves(Callback):
-    """Adds curves of what isn't a metric of the network: learning rate, time of an epoch.
+    """Logs the learning rate and the duration of each epoch, and stores all curves in the checkpoint.
 
-    Keeps all curves in the checkpoint, so that a resumed training goes on with them.
+    A resumed training continues these curves.
     """
 
     epoch_ended = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.epoch_start = time.perf_counter()  # a training resumed inside an epoch starts none
+        # After a resume inside an epoch, Lightning does not call on_train_epoch_start.
+        self.epoch_start = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.epoch_start = time.perf_counter()
@@ -62,7 +63,7 @@ class Curves(Callback):
         logger = trainer.logger
         curves = {tag: {name: dict(points) for name, points in runs.items()} for tag, runs in logger.curves.items()}
         if self.epoch_ended:
-            # Lightning hands the training metrics of an epoch to the logger only after the checkpoint.
+            # Lightning passes the training metrics of an epoch to the logger only after the checkpoint is written.
             for name, value in trainer.callback_metrics.items():
                 tag, sub_run = curve_of(name) or ("", "")
                 if sub_run == "train":
@@ -75,10 +76,10 @@ class Curves(Callback):
 
 
 class RunSummary(Callback):
-    """Ends a fit: pictures of the curves, results.json, and a few plain lines.
+    """Writes accuracy.png, loss.png and results.json after the test, and prints the result.
 
     Args:
-        timer: Lightning's Timer of the same trainer.
+        timer: The Timer of the same trainer.
     """
 
     def __init__(self, timer: Timer) -> None:
@@ -110,7 +111,7 @@ class RunSummary(Callback):
         for metric in ("accuracy", "loss"):
             with replace_when_whole(run / f"{metric}.png") as file:
                 plots.training_curves(trainer.logger.curves[metric], metric).savefig(file, format="png", dpi=120)
-        # Last: with this file a run counts as finished.
+        # Written last: a run with this file counts as finished.
         with replace_when_whole(run / "results.json") as file:
             file.write(f"{json.dumps(results, indent=2)}\n".encode())
         tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))
@@ -119,7 +120,7 @@ class RunSummary(Callback):
 
 
 def describe_result(model: str, images: str, result: dict[str, Any]) -> str:
-    """One line from the result of `EpochMetrics.compute` over the `images` of "test" or "validation"."""
+    """Describe the result of `EpochMetrics.compute` on "test" or "validation" images in one line."""
     return (
         f"{model}: {images} accuracy {result['accuracy']:.2%} "
         f"({result['errors']:,} errors in {result['images']:,} images), loss {result['loss']:.4f}"

@@ -1,4 +1,8 @@
-"""The state of the random number generators, as a part of the checkpoint."""
+"""The state of the random number generators, as a part of the checkpoint.
+
+Private names used here: Lightning's ``_FitLoop._load_combined_loader_states``, because Lightning forgets the position
+in the epoch if `configure_optimizers` has asked for the number of steps.
+"""
 
 import random
 from typing import Any
@@ -11,32 +15,31 @@ from src.system.processes import gather, pick_by_rank
 
 
 class RandomState(Callback):
-    """Lets a resumed training draw the random numbers that it would have drawn without the interruption.
+    """Makes a resumed training draw the same random numbers as one that was not interrupted.
 
-    Each process keeps a state of its own. In a new training, each process but the first is seeded anew:
-    with one seed for all, the images of all devices would get the same dropout masks.
+    Each process has its own state. In a new training every process but the first gets a new seed. With one seed for
+    all, all devices would use the same dropout masks.
     """
 
     def __init__(self) -> None:
         self.loaded: list[dict[str, Any]] = []  # one state for each process
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Lightning forgets the position in the epoch where `configure_optimizers` has asked for the number of steps.
         trainer.fit_loop._load_combined_loader_states()
         if states := pick_by_rank(self.loaded):
-            restore(states[0])
+            set_random_state(states[0])
         elif trainer.global_rank > 0:
             seed = trainer.datamodule.seed  # type: ignore[attr-defined]
             torch.manual_seed(int(np.random.SeedSequence((seed, trainer.global_rank)).generate_state(1)[0]))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"states": gather(collect())}
+        return {"states": gather(get_random_state())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.loaded = state_dict["states"]
 
 
-def collect() -> dict[str, Any]:
+def get_random_state() -> dict[str, Any]:
     """The states of this process, as plain data that `torch.load` reads with `weights_only=True`."""
     kind, keys, *rest = np.random.get_state()
     return {
@@ -47,8 +50,8 @@ def collect() -> dict[str, Any]:
     }
 
 
-def restore(state: dict[str, Any]) -> None:
-    """Set the generators of this process to what `collect` found."""
+def set_random_state(state: dict[str, Any]) -> None:
+    """Set the generators of this process to a state from `get_random_state`."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])

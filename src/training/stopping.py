@@ -1,4 +1,4 @@
-"""What may end a training early, or save it on the way: signals, a loss that diverges, a clock."""
+"""Ends or saves a training early: on a signal, on a loss that is NaN or infinite, at intervals."""
 
 import os
 import signal
@@ -18,12 +18,13 @@ from src.system.errors import UserError
 from src.tensorboard.logger import RunLogger
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what a cluster sends
-# Steps. To look at a number on a GPU is to wait for it; to ask another process took 1.3 of LeNet5's 29 ms.
-LOOK_EVERY = 20
+# Steps between checks. Reading a value from the GPU waits for all work queued on it, and a reduction over two
+# processes took 1.3 of the 29 ms of a step of LeNet5.
+CHECK_EVERY = 20
 
 
 class Interrupted(Exception):  # noqa: N818
-    """No error: a signal has ended the training, after the step was finished and saved."""
+    """A signal ended the training after its step was finished and saved. Not an error."""
 
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
@@ -31,15 +32,16 @@ class Interrupted(Exception):  # noqa: N818
 
 
 class Stopping(Callback):
-    """Saves and ends a training on a signal; ends it where the loss is no number; saves inside epochs if asked to.
+    """Saves and ends a training on a signal, ends it if the loss is NaN or infinite, and saves inside epochs.
 
-    All processes agree on it within 20 steps, whichever of them got the signal. Checkpoints are written
-    only where a training can be resumed exactly: not at steps that a validation follows (Lightning would
-    leave it out), where the end of the epoch is awaited, and not between steps of accumulated gradients.
+    All processes stop at the same step, at most 20 steps later, whichever process got the signal. Checkpoints are
+    written only where a training can be resumed exactly. That excludes steps between accumulated gradients, and steps
+    that are followed by a validation, because Lightning would skip the validation on resuming. There the training
+    stops at the end of the epoch.
 
     Args:
-        every_n_steps: Save after so many steps, 0 for never.
-        every_n_minutes: Save after so many minutes, 0 for never.
+        every_n_steps: Steps between saves, 0 for none.
+        every_n_minutes: Minutes between saves, 0 for none.
     """
 
     def __init__(self, every_n_steps: int = 0, every_n_minutes: float = 0) -> None:
@@ -47,92 +49,101 @@ class Stopping(Callback):
         self.every_n_minutes = every_n_minutes
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.signal = 0  # what this process got
-        self.stop, self.save = 0, False  # what all have agreed on, and is to be done at the next step that allows it
+        self.received = 0  # signal that this process got
+        self.agreed = 0  # signal that all processes know of
+        self.save_is_due = False
         self.diverged_at = torch.zeros((), dtype=torch.long, device=pl_module.device)  # step, from 1
-        self.saved = time.monotonic()
+        self.saved_at = time.monotonic()
         for number in SIGNALS:
-            signal.signal(number, self._note)  # Lightning restores the handlers after the training
+            signal.signal(number, self._receive)  # Lightning restores the handlers after the training
         plateau = any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
         if plateau and trainer.ckpt_path:
-            raise UserError("A training with ReduceLROnPlateau can't be resumed exactly: it lags behind.")
+            raise UserError(
+                "A training with ReduceLROnPlateau cannot be resumed exactly: Lightning loses one of its updates."
+            )
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal:  # the second one ends at once
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received:  # the second signal ends the process at once
             os._exit(128 + number)
-        self.signal = number
+        self.received = number
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        if isinstance(loss, Tensor):
-            no_number = ~torch.isfinite(loss.detach()) & (self.diverged_at == 0)
-            self.diverged_at = torch.where(no_number, trainer.global_step, self.diverged_at)
+        self._watch_loss(trainer, outputs)
         validation_follows = trainer.is_last_batch or (batch_idx + 1) % (trainer.val_check_batch or 1) == 0
         step_ends = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         by_steps = bool(self.every_n_steps) and step_ends and trainer.global_step % self.every_n_steps == 0
-        by_clock = bool(self.every_n_minutes) and time.monotonic() - self.saved > 60 * self.every_n_minutes
-        look = validation_follows or by_steps or batch_idx % LOOK_EVERY == 0
+        by_clock = bool(self.every_n_minutes) and time.monotonic() - self.saved_at > 60 * self.every_n_minutes
+        check = validation_follows or by_steps or batch_idx % CHECK_EVERY == 0
         if trainer.world_size == 1:
-            look |= pl_module.device.type == "cpu" or by_clock or bool(self.signal)
-        if look:
-            self.stop, diverged_at, save = self._agree(save=by_steps or by_clock)
-            self.save |= save
-            if diverged_at:
-                self._diverged(trainer, diverged_at)
-        if (self.stop or self.save) and step_ends and not validation_follows:
+            check |= pl_module.device.type == "cpu" or by_clock or bool(self.received)
+        if check:
+            self._agree(trainer, save=by_steps or by_clock)
+        if (self.agreed or self.save_is_due) and step_ends and not validation_follows:
             self._save(trainer)
-            if self.stop:
-                self._stop(trainer, self.stop)
+            self._stop_if_agreed(trainer)
+
+    def _watch_loss(self, trainer: Trainer, outputs: Any) -> None:
+        """Note the first step with a loss that is NaN or infinite, on the device."""
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if isinstance(loss, Tensor):
+            diverged = ~torch.isfinite(loss.detach()) & (self.diverged_at == 0)
+            self.diverged_at = torch.where(diverged, trainer.global_step, self.diverged_at)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # The last step may have ruined the weights after its loss; the checkpoint of the epoch comes next.
+        # The optimiser may have ruined the weights after the last loss. The checkpoint of the epoch comes next.
         loss = trainer.callback_metrics.get("val_loss")
         if loss is not None and not torch.isfinite(loss):
-            self._diverged(trainer, trainer.global_step)
+            _raise_diverged(trainer, trainer.global_step)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.save = False  # the epoch before was saved when it ended
-        if stop := self._agree()[0]:
-            self._stop(trainer, stop)
+        self._agree(trainer)
+        self.save_is_due = False  # the previous epoch was saved at its end
+        self._stop_if_agreed(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if stop := self._agree()[0]:
-            self._stop(trainer, stop)
+        self._agree(trainer)
+        self._stop_if_agreed(trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         def end(number: int, frame: FrameType | None) -> None:
-            self._stop(trainer, number)
+            self.agreed = number
+            self._stop_if_agreed(trainer)
 
         for number in SIGNALS:
             signal.signal(number, end)
 
-    def _agree(self, save: bool = False) -> tuple[int, int, bool]:
-        """The signal (or 0), the step at which the loss diverged (or 0) and whether to save: the same everywhere."""
-        state = torch.tensor([self.signal, 0, save], device=self.diverged_at.device)
+    def _agree(self, trainer: Trainer, save: bool = False) -> None:
+        """Share signal, diverged step and whether to save. Collective: every process must call this."""
+        state = torch.tensor([self.received, 0, save], device=self.diverged_at.device)
         state[1] = self.diverged_at
         if dist.is_initialized():
             dist.all_reduce(state, dist.ReduceOp.MAX)
-        stop, step, due = state.tolist()
-        return stop, step, bool(due)
+        self.agreed, diverged_at, save_is_due = state.tolist()
+        self.save_is_due |= bool(save_is_due)
+        if diverged_at:
+            _raise_diverged(trainer, diverged_at)
 
     def _save(self, trainer: Trainer) -> None:
-        self.saved, self.save = time.monotonic(), False
+        self.saved_at, self.save_is_due = time.monotonic(), False
         if trainer.checkpoint_callback is not None and isinstance(trainer.logger, RunLogger):
             trainer.save_checkpoint(Run(Path(trainer.logger.log_dir)).checkpoint, weights_only=False)
 
-    def _stop(self, trainer: Trainer, number: int) -> None:
-        finished = trainer.max_epochs is not None and trainer.current_epoch == trainer.max_epochs
-        epoch = trainer.current_epoch + (not finished)  # counted from 1
+    def _stop_if_agreed(self, trainer: Trainer) -> None:
+        if not self.agreed:
+            return
+        is_finished = trainer.max_epochs is not None and trainer.current_epoch == trainer.max_epochs
+        epoch = trainer.current_epoch + (not is_finished)  # counted from 1
         where = f"Stopped in epoch {epoch}, after step {trainer.global_step:,}"
         if trainer.checkpoint_callback is None or not isinstance(trainer.logger, RunLogger):
-            raise Interrupted(number, f"{where}; nothing was saved.")
-        raise Interrupted(number, f"{where}. Go on with: python -m src fit --resume {trainer.logger.log_dir}")
+            raise Interrupted(self.agreed, f"{where}. Nothing was saved.")
+        raise Interrupted(self.agreed, f"{where}. Go on with: python -m src fit --resume {trainer.logger.log_dir}")
 
-    def _diverged(self, trainer: Trainer, step: int) -> None:
-        learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
-        raise UserError(
-            f"The loss is no number any more: epoch {trainer.current_epoch + 1}, step {step:,}, learning rate "
-            f"{learning_rate:g}. Try a lower --model.lr. Checkpoints of before are kept."
-        )
+
+def _raise_diverged(trainer: Trainer, step: int) -> None:
+    learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+    raise UserError(
+        f"The loss is NaN or infinite: epoch {trainer.current_epoch + 1}, step {step:,}, learning rate "
+        f"{learning_rate:g}. Try a lower --model.lr. Earlier checkpoints are kept."
+    )

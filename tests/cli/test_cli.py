@@ -13,7 +13,7 @@ import torch
 import yaml
 from torchvision.datasets import MNIST
 
-from src.cli.main import COMMANDS
+from src.cli.commands import COMMANDS
 from src.models import LeNet5
 from src.runs.checkpoints import CheckedCheckpointIO, load_checkpoint
 from tests.conftest import ROOT, SHORT, Outcome, RunCLI
@@ -381,9 +381,9 @@ def test_help_reads_well(cli: RunCLI, command: str) -> None:
     assert outcome.code == 0
     assert "--data.val_size" in outcome.out and "Training images held out" in outcome.out
     assert "--optimizer" not in outcome.out  # the network owns its optimiser
-    assert COMMANDS[command] in outcome.out
+    assert COMMANDS[command].help in outcome.out
     overview = " ".join(cli("--help").out.split())
-    assert all(f"{name} {text}" in overview for name, text in COMMANDS.items())
+    assert all(f"{name} {command.help}" in overview for name, command in COMMANDS.items())
 
 
 def test_checkpoint_of_another_program_names_no_network(cli: RunCLI, tmp_path: Path) -> None:

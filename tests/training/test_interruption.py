@@ -46,7 +46,7 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Stop:
 
     def send(step: int, number: signal.Signals) -> None:
         def on_train_batch_end(self: Stopping, trainer: Trainer, *args: Any) -> None:
-            if trainer.global_step == step and not self.signal:  # a second one would end this process
+            if trainer.global_step == step and not self.received:  # a second one would end this process
                 os.kill(os.getpid(), number)
             end_of_step(self, trainer, *args)
 
@@ -291,8 +291,8 @@ import os, signal
 from src.runs.folder import Run, find_runs
 from src.training.stopping import Stopping
 stopping = Stopping()
-stopping.signal = 0
-signal.signal(signal.SIGTERM, stopping._note)
+stopping.received = 0
+signal.signal(signal.SIGTERM, stopping._receive)
 for number in range(1, 3):
     os.kill(os.getpid(), signal.SIGTERM)
     print("after signal", number, flush=True)
