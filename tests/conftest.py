@@ -70,7 +70,11 @@ def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, mnis
 
     def run(*args: str) -> Outcome:
         capfd.readouterr()
-        where = [f"--trainer.default_root_dir={tmp_path}"] if args and args[0] in COMMANDS and not COMMANDS[args[0]].run else []
+        where = (
+            [f"--trainer.default_root_dir={tmp_path}"]
+            if args and args[0] in COMMANDS and not COMMANDS[args[0]].run
+            else []
+        )
         try:
             code = main([*args, *where])
         except SystemExit as error:

@@ -9,15 +9,22 @@ import sys
 from typing import Any
 
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from src.cli.commands import COMMANDS
-from src.cli.messages import NAME_A_CHECKPOINT, NAME_A_NETWORK, PROGRAM, Parser, silence_noise
+from src.cli.messages import (
+    NAME_A_CHECKPOINT,
+    NAME_A_NETWORK,
+    PROGRAM,
+    Parser,
+    plain_errors,
+    print_error,
+    silence_noise,
+)
 from src.cli.resume import refuse_other_settings, run_to_resume, words_to_resume
-from src.cli.settings import refuse_contradictions, runs_folder, saved_settings
+from src.cli.settings import refuse_contradictions, runs_folder, saved_settings, set_defaults
 from src.data import MNISTDataModule
 from src.inference.predictions import predict
 from src.models import Classifier, EpochMetrics
@@ -40,11 +47,9 @@ class CLI(LightningCLI):
     parser: Parser
     resumed_run: Run | None = None
 
-    # --- Options -------------------------------------------------------------------------------------------
-
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        hidden = {"weights_only", "verbose", "return_predictions"}  # decided here
+        hidden = {"ckpt_path", "weights_only", "verbose", "return_predictions"}  # our own option, and decided here
         skipped = LightningCLI.subcommands()
         return {name: skipped[name] | hidden for name, command in COMMANDS.items() if command.run is None}
 
@@ -57,11 +62,9 @@ class CLI(LightningCLI):
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
-            "--seed_everything",
-            type=int,
-            default=0,
-            help="Seed of the initial weights, of dropout, and of the order of the images.",
+            "--seed_everything", type=int, default=0, help="Seed of initial weights, dropout and order of the images."
         )
+        parser.add_argument("--ckpt_path", type=str, help="A checkpoint. With fit, a new run starts from it.")
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(Trainer, "trainer")
@@ -71,11 +74,9 @@ class CLI(LightningCLI):
         parser.add_class_arguments(MNISTDataModule, "data", skip={"images"})  # an option of `predict` only
         parser.link_arguments("seed_everything", "data.seed")
 
-    # --- Settings ------------------------------------------------------------------------------------------
-
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         words = sys.argv[1:] if args is None else list(args)
-        super().parse_arguments(parser, args)
+        self.config = parser.parse_args(words)
         command, fit_parser = self.config.subcommand, self.parser.commands["fit"]
         given = self.config[command]
         if run_command := COMMANDS[command].run:
@@ -85,33 +86,23 @@ class CLI(LightningCLI):
             raise UserError(f"--seed_everything is {given.seed_everything}; it must be 0 … {2**32 - 1}.")
         if command == "fit" and given.resume and (run := run_to_resume(given, fit_parser)):
             self.resumed_run = run
-            args = words_to_resume(run, given.resume, words)
-            super().parse_arguments(parser, args)
+            words = words_to_resume(run, given.resume, words)
+            self.config = parser.parse_args(words)
             given = self.config.fit
             refuse_other_settings(run, given, fit_parser)
         if given.ckpt_path is not None:
-            self._take_settings_of_checkpoint(parser, args)
+            # The settings of the checkpoint become the defaults. Given settings are compared with them.
+            saved = saved_settings(given.ckpt_path, given.model)
+            set_defaults(self.parser.commands[command], saved, given.ckpt_path)
+            self.config = parser.parse_args(words)
+            refuse_contradictions(self.config[command], saved)
         elif command != "fit":
             raise UserError(NAME_A_CHECKPOINT)
         elif given.model is None:
             raise UserError(NAME_A_NETWORK)
 
-    def _take_settings_of_checkpoint(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Make the settings of the checkpoint the defaults, so that a given setting can be compared with them."""
-        command = self.config.subcommand
-        given = self.config[command]
-        saved = saved_settings(given.ckpt_path, given.model)
-        try:
-            self.parser.commands[command].set_defaults(saved)
-        except KeyError as error:
-            raise UserError(f"{given.ckpt_path} is from another version of this package: {error}") from None
-        super().parse_arguments(parser, args)
-        refuse_contradictions(self.config[command], saved)
-
     def _parse_ckpt_path(self) -> None:
         """Do nothing. `parse_arguments` reads the checkpoint."""
-
-    # --- Objects -------------------------------------------------------------------------------------------
 
     def before_instantiate_classes(self) -> None:
         if self.subcommand != "fit" or self.resumed_run:
@@ -120,32 +111,29 @@ class CLI(LightningCLI):
             raise UserError(f"--trainer.max_epochs is {max_epochs}; it must be at least 1.")
 
     def instantiate_classes(self) -> None:
-        try:
+        with plain_errors():
             super().instantiate_classes()
-        except ValueError as error:
-            # jsonargparse wraps what the __init__ of a network raises.
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, UserError):
-                cause = cause.__cause__ or cause.__context__
-            raise cause or error from None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the Trainer from the settings, with the logger, callbacks and checkpoint plugin of this package."""
         settings = self.config_init[self.subcommand].trainer
-        given, plugins = (_as_list(value) for value in (settings.callbacks, settings.plugins))
-        has_checkpoint, has_bar = (any(isinstance(one, kind) for one in given) for kind in (Checkpoint, ProgressBar))
-        callbacks: list[Callback] = [] if has_bar or settings.enable_progress_bar is False else [Progress()]
+        callbacks: list[Callback] = []
+        has_bar = any(isinstance(callback, ProgressBar) for callback in _as_list(settings.callbacks))
+        if settings.enable_progress_bar is not False and not has_bar:
+            callbacks.append(Progress())
         if self.subcommand == "fit":
             fit = self.config.fit
-            save_epochs = settings.enable_checkpointing is not False and not has_checkpoint
             callbacks += training_callbacks(
-                self.datamodule, fit.save_every_n_steps, fit.save_every_n_minutes, save_epochs
+                save_every_n_steps=fit.save_every_n_steps,
+                save_every_n_minutes=fit.save_every_n_minutes,
+                save_epochs=settings.enable_checkpointing is not False,
+                save_best=self.datamodule.val_size > 0,
             )
             if settings.logger in (None, True):
                 kwargs["logger"] = run_logger(runs_folder(fit), self.resumed_run)
         else:
-            kwargs |= {"logger": False, "enable_checkpointing": has_checkpoint}
-        kwargs["plugins"] = [*plugins, CheckedCheckpointIO()]
+            kwargs["logger"] = False
+        kwargs["plugins"] = [*_as_list(settings.plugins), CheckedCheckpointIO()]
         self.trainer_defaults["callbacks"] = callbacks
         try:
             return super().instantiate_trainer(**kwargs)
@@ -156,24 +144,22 @@ class CLI(LightningCLI):
         # If this process ends with an error, the processes of the other devices would wait for it forever.
         atexit.register(_kill_processes, self.trainer.strategy.launcher)
 
-    # --- Commands with a Trainer ---------------------------------------------------------------------------
-
-    def fit(self, model: Classifier, datamodule: MNISTDataModule, ckpt_path: str | None) -> None:
+    def fit(self, model: Classifier, datamodule: MNISTDataModule) -> None:
         if self.resumed_run and self.trainer.is_global_zero:
             print(f"Resuming {self.resumed_run.folder}")
-        train(self.trainer, model, datamodule, ckpt_path)
+        train(self.trainer, model, datamodule, self.config.fit.ckpt_path)
 
-    def validate(self, **kwargs: Any) -> None:
-        self.trainer.validate(verbose=False, **kwargs)
-        self._print_result("validation", self.model.val_metrics)
+    def validate(self, model: Classifier, datamodule: MNISTDataModule) -> None:
+        self.trainer.validate(model, datamodule=datamodule, ckpt_path=self.config.validate.ckpt_path, verbose=False)
+        self._print_result("validation", model.val_metrics)
 
-    def test(self, **kwargs: Any) -> None:
-        self.trainer.test(verbose=False, **kwargs)
-        self._print_result("test", self.model.test_metrics)
+    def test(self, model: Classifier, datamodule: MNISTDataModule) -> None:
+        self.trainer.test(model, datamodule=datamodule, ckpt_path=self.config.test.ckpt_path, verbose=False)
+        self._print_result("test", model.test_metrics)
 
-    def predict(self, **kwargs: Any) -> None:
+    def predict(self, model: Classifier, datamodule: MNISTDataModule) -> None:
         given = self.config.predict
-        predict(self.trainer, **kwargs, also=given.also, contact_sheet=given.contact_sheet)
+        predict(self.trainer, model, datamodule, given.ckpt_path, given.also, given.contact_sheet)
 
     def _print_result(self, images: str, metrics: EpochMetrics) -> None:
         result = metrics.compute()  # collective: it reduces over all processes
@@ -212,16 +198,6 @@ def main(args: ArgsType = None) -> int:
             auto_configure_optimizers=False,
             args=args,
         )
-    except Interrupted as interrupted:
-        if rank_zero_only.rank:  # type: ignore[attr-defined]
-            return 0  # Lightning kills the first process if another one ends with an error
-        print(f"\n{interrupted}", file=sys.stderr)
-        return interrupted.exit_code
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        return 130
-    except (UserError, MisconfigurationException, OSError) as error:
-        rank = rank_zero_only.rank  # type: ignore[attr-defined]
-        print(f"{f'[rank: {rank}] ' if rank else ''}error: {error}", file=sys.stderr)
-        return 1
+    except (Interrupted, KeyboardInterrupt, UserError, MisconfigurationException, OSError) as error:
+        return print_error(error)
     return 0

@@ -4,10 +4,16 @@ import logging
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities import rank_zero_only
+
+from src.system.errors import UserError
+from src.training.stopping import Interrupted
 
 PROGRAM = "python -m src"
 NAME_A_CHECKPOINT = "Name a checkpoint: --ckpt_path lightning_logs/lenet5/version_0/checkpoints/last.ckpt"
@@ -28,16 +34,15 @@ class Parser(LightningArgumentParser):
         self.current_file = ""
 
     def add_subcommands(self, *args: Any, **kwargs: Any) -> Any:
-        action = super().add_subcommands(*args, **kwargs)
+        action: Any = super().add_subcommands(*args, **kwargs)
         register = action.add_subcommand
 
-        def add_subcommand(name: str, parser: LightningArgumentParser, **_: Any) -> None:
+        def add_command(name: str, parser: LightningArgumentParser, **_: Any) -> None:
             self.commands[name] = parser
             parser.description = self.command_help[name]
             register(name, parser, help=self.command_help[name])
 
-        action.add_subcommand = add_subcommand
-        self.add_command = add_subcommand
+        action.add_subcommand = self.add_command = add_command
         return action
 
     def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Namespace:
@@ -73,6 +78,33 @@ def condense(message: str) -> str:
         )
     types = " or ".join(dict.fromkeys(re.findall(r"Expected an? <class '([\w.]+)'>", message)))
     return f"--{key[1]} {value[1]} is not valid{': expected ' + types if types else ''}."
+
+
+def print_error(error: BaseException) -> int:
+    """Print why the program ends, without a traceback. Returns: the exit code."""
+    rank = rank_zero_only.rank  # type: ignore[attr-defined]
+    if isinstance(error, Interrupted):
+        if rank:
+            return 0  # Lightning kills the first process if another one ends with an error
+        print(f"\n{error}", file=sys.stderr)
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        print("Stopped.", file=sys.stderr)
+        return 130
+    print(f"{f'[rank: {rank}] ' if rank else ''}error: {error}", file=sys.stderr)
+    return 1
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Unwrap a `UserError` from the ValueError in which jsonargparse wraps what a network's ``__init__`` raises."""
+    try:
+        yield
+    except ValueError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__ or cause.__context__
+        raise cause or error from None
 
 
 def silence_noise() -> None:

@@ -54,6 +54,14 @@ def _class_paths(value: Any) -> Iterator[str]:
             yield from _class_paths(inner)
 
 
+def set_defaults(parser: LightningArgumentParser, saved: dict[str, Any], ckpt_path: str) -> None:
+    """Make the settings of a checkpoint the defaults of a parser."""
+    try:
+        parser.set_defaults(saved)
+    except KeyError as error:
+        raise UserError(f"{ckpt_path} is from another version of this package: {error}") from None
+
+
 def refuse_contradictions(settings: Namespace, saved: dict[str, Any]) -> None:
     """Compare the settings given by the user with those of the checkpoint.
 

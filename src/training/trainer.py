@@ -30,31 +30,34 @@ def run_logger(runs_folder: Path, run: Run | None = None) -> RunLogger:
 
 
 def training_callbacks(
-    data: MNISTDataModule, save_every_n_steps: int, save_every_n_minutes: float, save_epochs: bool
+    save_every_n_steps: int, save_every_n_minutes: float, save_epochs: bool, save_best: bool
 ) -> list[Callback]:
     """The callbacks of every training, in the order in which Lightning calls them.
 
     Args:
-        data: With held-out images, the best epoch is saved too.
         save_every_n_steps: Steps between saves inside an epoch, 0 for none.
         save_every_n_minutes: Minutes between saves inside an epoch, 0 for none.
-        save_epochs: Whether to save after each epoch.
+        save_epochs: Whether to save last.ckpt after each epoch.
+        save_best: Whether to save best.ckpt too, the epoch with the highest validation accuracy.
     """
     timer = Timer()
-    callbacks = [
-        timer,
-        RandomState(),
-        Curves(),
-        RunSummary(timer),
-        Stopping(save_every_n_steps, save_every_n_minutes),
-    ]
-    if save_epochs and data.val_size:
-        # Before `last`, so that last.ckpt contains the state of this callback.
-        best = ModelCheckpoint(filename="best", enable_version_counter=False, monitor="val_accuracy", mode="max")
-        callbacks.append(best)
+    callbacks = [timer, RandomState(), Curves(), RunSummary(timer), Stopping(save_every_n_steps, save_every_n_minutes)]
+    if save_epochs and save_best:
+        # Before the last one, so that last.ckpt contains its state.
+        callbacks.append(
+            BestCheckpoint(filename="best", enable_version_counter=False, monitor="val_accuracy", mode="max")
+        )
     if save_epochs:
-        callbacks.append(ModelCheckpoint(filename="last", enable_version_counter=False))
+        callbacks.append(LastCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True))
     return callbacks
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """A class of its own, so that its state is not mixed up with that of a ModelCheckpoint of the user."""
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """A class of its own, see `BestCheckpoint`."""
 
 
 def train(trainer: Trainer, network: Classifier, data: MNISTDataModule, ckpt_path: str | None) -> None:

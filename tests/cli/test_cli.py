@@ -213,11 +213,11 @@ def test_checkpoint_is_all_that_test_needs(cli: RunCLI, lenet5_run: Path) -> Non
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--model=CNN"], "holds LeNet5, not CNN"),
+        (["--model=CNN"], "contains LeNet5, not CNN"),
         (["--model=LeNet5", "--model.lr=0.5"], "--model.lr 0.5 contradicts .* made with 0.001"),
         (["--data.normalize=true"], "--data.normalize True contradicts .* made with False"),
         (["--data.val_size=100"], "--data.val_size 100 contradicts"),
-        (["--config=configs/cnn.yaml"], "holds LeNet5, not CNN"),
+        (["--config=configs/cnn.yaml"], "contains LeNet5, not CNN"),
     ],
 )
 @pytest.mark.parametrize("command", ["test", "validate", "predict", "fit"])
@@ -260,7 +260,7 @@ def test_own_network_trains_and_is_never_imported_by_a_checkpoint(my_network: Pa
 
     refused = shell("test", "--ckpt_path", str(checkpoint), pythonpath=my_network)
     assert refused.code == 1
-    assert "holds my_network.MyNet" in refused.err and "--model my_network.MyNet" in refused.err
+    assert "contains my_network.MyNet" in refused.err and "--model my_network.MyNet" in refused.err
     assert not (tmp_path / "imported").exists()
 
     named = shell("test", "--model", "my_network.MyNet", "--ckpt_path", str(checkpoint), pythonpath=my_network)
@@ -339,7 +339,7 @@ def files(tmp_path: Path, mnist: Path) -> dict[str, Path]:
         ("test --ckpt_path {missing}", "There is no checkpoint .*none"),
         ("test --ckpt_path {empty}", "empty or damaged"),
         ("test --ckpt_path {text}", "empty or damaged"),
-        ("test --ckpt_path {damaged}", "can't be read"),
+        ("test --ckpt_path {damaged}", "Cannot read"),
         ("test --ckpt_path http://127.0.0.1:9/last.ckpt", "There is no checkpoint"),
     ],
 )
@@ -389,4 +389,4 @@ def test_help_reads_well(cli: RunCLI, command: str) -> None:
 def test_checkpoint_of_another_program_names_no_network(cli: RunCLI, tmp_path: Path) -> None:
     CheckedCheckpointIO().save_checkpoint({"state_dict": {}}, tmp_path / "other.ckpt")
     outcome = cli("test", f"--ckpt_path={tmp_path / 'other.ckpt'}")
-    assert (outcome.code, "doesn't say which network" in outcome.err) == (1, True)
+    assert (outcome.code, "does not name its network" in outcome.err) == (1, True)

@@ -40,7 +40,7 @@ def test_nothing_in_a_checkpoint_is_run(cli: RunCLI, run: Path, tmp_path: Path, 
     assert outcome.code == 1
     assert (
         outcome.err
-        == f"error: The checkpoint {checkpoint} holds more than plain data; it is refused, and nothing in it was run.\n"
+        == f"error: The checkpoint {checkpoint} contains more than plain data. It was refused, and nothing in it was executed.\n"
     )
     assert not (tmp_path / "ran").exists()
 
@@ -67,7 +67,7 @@ def test_nothing_is_run_to_compare(
         main(["compare", str(run), str(lenet5_run), "--output", str(tmp_path / "new")]), *capfd.readouterr()
     )
     assert outcome.code == 1
-    assert f"Left out: {run}: The checkpoint {checkpoint} holds more than plain data" in outcome.out
+    assert f"Left out: {run}: The checkpoint {checkpoint} contains more than plain data" in outcome.out
     assert not (tmp_path / "ran").exists()
 
 

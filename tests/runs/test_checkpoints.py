@@ -69,7 +69,7 @@ class Malice:
 
 def test_checkpoint_that_asks_to_run_something_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "malice": Malice(tmp_path / "ran")}, tmp_path / "last.ckpt")
-    with pytest.raises(UserError, match="nothing in it was run"):
+    with pytest.raises(UserError, match="nothing in it was executed"):
         load_checkpoint(tmp_path / "last.ckpt")
     assert not (tmp_path / "ran").exists()
     torch.load(tmp_path / "last.ckpt", weights_only=False)
@@ -79,7 +79,7 @@ def test_checkpoint_that_asks_to_run_something_is_refused(tmp_path: Path) -> Non
 def test_missing_file_folder_and_other_content(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no checkpoint"):
         load_checkpoint(tmp_path / "none.ckpt")
-    with pytest.raises(UserError, match="can't be read"):
+    with pytest.raises(UserError, match="Cannot read"):
         load_checkpoint(tmp_path)
     torch.save({"weight": torch.ones(1)}, tmp_path / "other.pt")
     with pytest.raises(UserError, match="not a checkpoint of Lightning"):

@@ -92,7 +92,7 @@ def test_stopped_five_times(cli: RunCLI, stop: Stop, model: str, settings: tuple
     stop(0, signal.SIGINT)
     outcome = cli("fit", f"--resume={folder}")
     assert outcome.code == 0, outcome.err
-    assert f"Going on with {folder}" in outcome.out
+    assert f"Resuming {folder}" in outcome.out
     assert_same_run(whole, folder)
     for name in ("train", "validation", "test"):  # no gap, no double point, no second run
         events = EventAccumulator(str(folder / name))
@@ -162,7 +162,7 @@ def test_auto_takes_the_checkpoint_before_a_damaged_one_and_says_so(cli: RunCLI,
     outcome = cli("fit", "--model=LeNet5", *SHORT, "--resume=auto")
     assert outcome.code == 0, outcome.err
     assert f"{last} is empty or damaged" in outcome.err
-    assert f"Going on from the one before: {previous}" in outcome.err
+    assert f"Continuing from the previous checkpoint: {previous}" in outcome.err
     assert_same_run(whole, folder)
 
 
@@ -181,7 +181,7 @@ def test_a_run_without_a_checkpoint_starts_anew_in_its_folder(cli: RunCLI, stop:
     [
         (("--resume=no/such/run",), "no/such/run is not a run: there is no no/such/run/config.yaml."),
         (("--resume=auto",), "Name a network"),
-        (("--model=LeNet5", "--resume=auto", "--ckpt_path=x.ckpt"), "give one of them"),
+        (("--model=LeNet5", "--resume=auto", "--ckpt_path=x.ckpt"), "give only one of them"),
     ],
 )
 def test_what_can_not_be_resumed(cli: RunCLI, args: tuple[str, ...], message: str) -> None:
@@ -194,14 +194,14 @@ def test_max_steps_is_refused(cli: RunCLI, stop: Stop) -> None:
     stop(3, signal.SIGTERM)
     folder = Path(cli("fit", "--model=LeNet5", *SHORT, "--trainer.max_steps=9").err.split()[-1])
     outcome = cli("fit", f"--resume={folder}")
-    assert (outcome.code, "max_steps can't be resumed exactly" in outcome.err) == (1, True)
+    assert (outcome.code, "max_steps cannot be resumed exactly" in outcome.err) == (1, True)
 
 
 def test_plateau_is_refused(cli: RunCLI, stop: Stop) -> None:
     stop(3, signal.SIGTERM)
     folder = Path(cli("fit", "--model=tests.tiny.Plateau", *SHORT).err.split()[-1])
     outcome = cli("fit", f"--resume={folder}")
-    assert (outcome.code, "ReduceLROnPlateau can't be resumed exactly" in outcome.err) == (1, True)
+    assert (outcome.code, "ReduceLROnPlateau cannot be resumed exactly" in outcome.err) == (1, True)
 
 
 def test_a_schedule_of_another_length_is_refused(cli: RunCLI) -> None:
@@ -231,7 +231,7 @@ with Run(pathlib.Path(sys.argv[1])).locked():
         other = cli("fit", "--model=LeNet5", *SHORT, "--resume=auto")
         holder.stdin.write("\n")
     assert outcome.code == 1
-    assert f"{folder} is being trained by another process." in outcome.err
+    assert f"Another process is training in {folder}." in outcome.err
     assert other.err.split()[-1].endswith("version_1")  # a run of its own
     assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
 
@@ -240,7 +240,7 @@ with Run(pathlib.Path(sys.argv[1])).locked():
 def test_a_loss_that_is_no_number_ends_the_run(cli: RunCLI, model: str) -> None:
     outcome = cli("fit", f"--model={model}", "--model.lr=1e18", *SHORT)
     assert outcome.code == 1
-    assert "The loss is no number any more: epoch 1, step 2, learning rate 1e+18." in outcome.err
+    assert "The loss is NaN or infinite: epoch 1, step 2, learning rate 1e+18." in outcome.err
     assert "Traceback" not in outcome.err
 
 
@@ -260,7 +260,7 @@ def test_the_checkpoint_before_a_diverged_loss_is_kept(
     outcome = cli("fit", "--model=LeNet5", *SHORT)
     assert outcome.code == 1
     named_step = {"training_step": 12, "validation_step": 16}[where]
-    assert f"The loss is no number any more: epoch 2, step {named_step}, learning rate 0.001." in outcome.err
+    assert f"The loss is NaN or infinite: epoch 2, step {named_step}, learning rate 0.001." in outcome.err
     kept = load_checkpoint(tmp_path / "lightning_logs" / "lenet5" / "version_0" / "checkpoints" / "last.ckpt")
     assert kept["global_step"] == 8
     assert all(weights.isfinite().all() for weights in kept["state_dict"].values())
@@ -311,7 +311,9 @@ def test_full_disk_keeps_the_checkpoint_before(cli: RunCLI, stop: Stop, tmp_path
     failed = subprocess.run(["bash", "-c", fit], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert failed.returncode == 1
     (line,) = [line for line in failed.stderr.splitlines() if "error:" in line]
-    assert line.endswith(f"A checkpoint can't be written to {last.parent}: File too large. {last} is the one before.")
+    assert line.endswith(
+        f"Cannot write a checkpoint to {last.parent}: File too large. {last} is the previous checkpoint."
+    )
     assert "Traceback" not in failed.stderr
     assert last.read_bytes() == before
     assert {path.name for path in last.parent.iterdir()} <= {"last.ckpt", "previous.ckpt"}
