@@ -92,7 +92,9 @@ def fetch_mnist(data_dir: Path) -> None:
                     with replace_when_whole(raw / name) as file:
                         file.write(contents[name])
     except OSError as error:
-        raise UserError(f"The data folder {data_dir} can't be used: {error}. Choose a folder with --data.data_dir.") from None
+        raise UserError(
+            f"The data folder {data_dir} can't be used: {error}. Choose a folder with --data.data_dir."
+        ) from None
 
 
 def _names(split: Split) -> tuple[str, str]:

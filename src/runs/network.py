@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from src.data import MNISTDataModule, RawBatch, RawBatch
+from src.data import MNISTDataModule, RawBatch
 from src.models import Classifier
 from src.runs.checkpoints import SavedNetwork
 from src.system.errors import UserError

@@ -51,7 +51,9 @@ def test_each_training_image_is_moved_by_its_own_shift(mnist: Path) -> None:
     batch = next(iter(data.train_dataloader()))
     assert batch.shifts_N2 is not None
     moved_NCHW = data.on_after_batch_transfer(batch, 0)[0]
-    expected = [ndimage.shift(image, move, order=0) for image, move in zip(batch.images_NHW, batch.shifts_N2, strict=True)]
+    expected = [
+        ndimage.shift(image, move, order=0) for image, move in zip(batch.images_NHW, batch.shifts_N2, strict=True)
+    ]
     assert torch.equal(moved_NCHW[:, 0] * 255, torch.from_numpy(np.stack(expected)).float())
 
 

@@ -117,7 +117,9 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_fetched_in_place_of_another_set(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="mistyped/t10k-images-idx3-ubyte is missing.*--data.data_dir itself"):
         MNISTDataModule(str(tmp_path / "mistyped"), classes=LETTERS).prepare_data()
-    with pytest.raises(UserError, match="itself contains train-images-idx3-ubyte.*name its classes with --data.classes"):
+    with pytest.raises(
+        UserError, match="itself contains train-images-idx3-ubyte.*name its classes with --data.classes"
+    ):
         fetch_mnist(copy)
     assert not (tmp_path / "mistyped").exists() and not (copy / "MNIST").exists()
 
