@@ -1,6 +1,7 @@
 """The order of the images: global batches, divided among the devices."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ class RawBatch(NamedTuple):
     shifts_N2: Tensor | None = None  # int64: move each image by so many pixels down and right
 
 
+@dataclass(eq=False, repr=False)
 class GlobalBatches:
     """A loader for a data set in memory. The order of its batches is a pure function of (seed, epoch).
 
@@ -28,36 +30,19 @@ class GlobalBatches:
     contiguous share of each batch. The last batch may be shorter, and a share of it may be empty. Lightning
     accepts any iterable as a loader. This one indexes tensors; a DataLoader would collate single images,
     which takes many times as long.
-
-    Args:
-        images_NHW: uint8.
-        labels_N: int64.
-        batch_size: Images in a global batch.
-        seed: Shuffle anew in each epoch. None keeps the order of the data set.
-        max_shift: Draw shifts of -max_shift … max_shift pixels for each image, anew in each epoch.
-        rank: The number of this device.
-        world_size: The number of devices.
     """
+
+    images_NHW: Tensor  # uint8
+    labels_N: Tensor  # int64
+    batch_size: int  # images in a global batch
+    seed: int | None = None  # shuffle anew in each epoch; None keeps the order of the data set
+    max_shift: int = 0  # draw shifts of -max_shift … max_shift pixels for each image, anew in each epoch
+    rank: int = 0  # of this device
+    world_size: int = 1  # number of devices
 
     batch_sampler = None  # Lightning reads this attribute of every loader that has a `sampler`
 
-    def __init__(
-        self,
-        images_NHW: Tensor,
-        labels_N: Tensor,
-        batch_size: int,
-        seed: int | None = None,
-        max_shift: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.images_NHW = images_NHW
-        self.labels_N = labels_N
-        self.batch_size = batch_size
-        self.seed = seed
-        self.max_shift = max_shift
-        self.rank = rank
-        self.world_size = world_size
+    def __post_init__(self) -> None:
         self.epoch = 0
         self.position = 0  # batches yielded in this epoch
         self.restored: dict[str, int] | None = None

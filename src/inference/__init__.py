@@ -1,1 +1,1 @@
-"""Use of trained networks: predictions and exported files."""
+"""Predictions of trained networks, and their export to ONNX and torch.export."""

@@ -1,6 +1,5 @@
-"""A trained network as files that run without this package: ONNX, and a program of torch.export."""
+"""Export of a trained network to files that need no code of this package: ONNX and torch.export."""
 
-import importlib
 import io
 import json
 import warnings
@@ -18,8 +17,7 @@ from src.system.errors import UserError
 from src.system.files import replace_when_whole
 
 ONNX, PT2 = "model.onnx", "model.pt2"
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-TOLERANCE = 1e-4  # of a probability: other kernels round otherwise
+TOLERANCE = 1e-4  # of a probability: other kernels round differently
 
 USE = """
 import json
@@ -28,14 +26,14 @@ import onnxruntime
 
 session = onnxruntime.InferenceSession({path!r})
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-images = np.zeros((5, 28, 28), np.uint8)  # yours: grey, from 0 for the background to 255
+images = np.zeros((5, 28, 28), np.uint8)  # your images: grey, 0 is background, up to 255
 (probabilities,) = session.run(None, {{"images": images}})
 print([classes[answer] for answer in probabilities.argmax(axis=1)])
 """
 
 
 class RawToProbabilities(nn.Module):
-    """What is exported: raw images in, probabilities out. Scaling, normalisation and softmax are inside."""
+    """The exported module. It includes scaling, normalisation and softmax."""
 
     def __init__(self, trained: TrainedNetwork) -> None:
         super().__init__()
@@ -43,24 +41,26 @@ class RawToProbabilities(nn.Module):
         self.read = trained.read
 
     def forward(self, images: Tensor) -> Tensor:
+        """Map raw images, (N, 28, 28) uint8, to probabilities (N, K)."""
         return self.read(images)
 
 
 def export(trained: TrainedNetwork, folder: Path) -> None:
-    """Write ``model.onnx`` and ``model.pt2`` if they answer as the network does, and say how to use them.
+    """Write ``model.onnx`` and ``model.pt2``, if both give the same answers as the network, and print how to use them.
 
     Args:
-        trained: A network with its data.
-        folder: Made where it is missing.
+        trained: The network with its data.
+        folder: Is made if it doesn't exist.
 
     Raises:
-        UserError: A package is missing, the network can't be exported, or the files would answer otherwise.
+        UserError: A package is missing, the network can't be exported or an exported file gives other answers.
     """
-    for package in PACKAGES:
-        try:
-            importlib.import_module(package)
-        except ImportError:
-            raise UserError(f'{package} is not installed. An export needs: pip install -e ".[export]"') from None
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(f'{error.name} is not installed. An export needs: pip install -e ".[export]"') from None
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is not a folder.")
     trained.datamodule.prepare_data()
@@ -73,7 +73,7 @@ def export(trained: TrainedNetwork, folder: Path) -> None:
         largest = _largest_difference(trained, files, images_NHW)
     except UserError:
         raise
-    except Exception as error:  # there is no end to what a network of the user's own can do
+    except Exception as error:  # exporting a user's network can raise any exception
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{name} can't be exported: {type(error).__name__}: {reason}") from None
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,30 +82,30 @@ def export(trained: TrainedNetwork, folder: Path) -> None:
             file.write(content)
     print(f"Use it with numpy and onnxruntime:\n{USE.format(path=str(folder / ONNX))}")
     print(
-        f"On all {len(images_NHW):,} test images both files answer as {name} does; "
+        f"On all {len(images_NHW):,} test images both files give the same answers as {name}; "
         f"the largest difference of a probability is {largest:.1e}."
     )
     print(*(f"{len(content) / 1e6:.2f} MB: {folder / file_name}" for file_name, content in files.items()), sep="\n")
 
 
 def _export(trained: TrainedNetwork) -> dict[str, bytes]:
-    """The content of both files."""
-    described = {
+    """Return the content of both files."""
+    metadata = {
         "network": type(trained.network).__name__,
-        "input": "images: uint8 (N, 28, 28), grey, from 0 for the background to 255; scaled and normalised inside",
-        "output": "probabilities: float32 (N, K), one for each of the classes",
+        "input": "images: uint8 (N, 28, 28), grey, 0 is background, up to 255; the network scales and normalises them",
+        "output": "probabilities: float32 (N, K), one for each class",
         "classes": json.dumps(trained.datamodule.classes),
     }
-    # The exporters warn about themselves, and print the whole graph where they fail.
+    # The exporters print warnings about their own code, and the whole graph if they fail.
     with warnings.catch_warnings(action="ignore"), redirect_stderr(io.StringIO()):
         images = torch.zeros(2, 28, 28, dtype=torch.uint8)
         program = torch.export.export(
             RawToProbabilities(trained), (images,), dynamic_shapes=({0: Dim.DYNAMIC},), strict=False
         )
         for node in program.graph.nodes:
-            node.meta.pop("stack_trace", None)  # paths of this machine
+            node.meta.pop("stack_trace", None)  # contains paths of this machine
         pt2 = io.BytesIO()
-        torch.export.save(program, pt2, extra_files=described)
+        torch.export.save(program, pt2, extra_files=metadata)
         onnx = torch.onnx.export(
             program,
             dynamo=True,
@@ -114,16 +114,16 @@ def _export(trained: TrainedNetwork) -> dict[str, bytes]:
             output_names=["probabilities"],
             dynamic_shapes=({0: "N"},),
         )
-    assert onnx is not None  # only the old exporter gives none
-    onnx.model.metadata_props.update(described)
+    assert onnx is not None  # only the old exporter returns None
+    onnx.model.metadata_props.update(metadata)
     return {ONNX: onnx.model_proto.SerializeToString(), PT2: pt2.getvalue()}
 
 
 def _largest_difference(trained: TrainedNetwork, files: dict[str, bytes], images_NHW: Tensor) -> float:
-    """Of the probabilities, over all images, read in batches of odd sizes.
+    """Return the largest difference between the probabilities of the files and of the network, over all images.
 
     Raises:
-        UserError: A file gives an image another class, or probabilities that differ by more than rounding.
+        UserError: A file gives another class for an image, or a probability that differs by more than rounding.
     """
     import onnxruntime
 
@@ -133,6 +133,7 @@ def _largest_difference(trained: TrainedNetwork, files: dict[str, bytes], images
         PT2: torch.export.load(io.BytesIO(files[PT2])).module(),
     }
     largest = 0.0
+    # The first two batches test that any number of images is accepted.
     batches = images_NHW.tensor_split((1, 8, *range(BATCH, len(images_NHW), BATCH)))
     for batch_NHW in tqdm(batches, desc="Checking", unit=" batches"):
         with torch.inference_mode():
@@ -143,8 +144,8 @@ def _largest_difference(trained: TrainedNetwork, files: dict[str, bytes], images
                 same = torch.equal(answered_NK.argmax(dim=1), expected_NK.argmax(dim=1))
                 if not (same and difference <= TOLERANCE):
                     raise UserError(
-                        f"{name} doesn't answer as the network does: a probability differs by {difference:.1e}; "
-                        "nothing was written."
+                        f"{name} doesn't give the same answers as the network: probabilities differ by up to "
+                        f"{difference:.1e}. Nothing was written."
                     )
                 largest = max(largest, difference)
     return largest

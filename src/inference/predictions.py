@@ -1,10 +1,10 @@
-"""What trained networks answer: gathered from all devices, printed, and written as CSV, JSON and a contact sheet."""
+"""Predictions of trained networks: printed, and written as CSV, as JSON and as a contact sheet."""
 
 import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from src.system.files import replace_when_whole
 from src.system.processes import gather_shares
 
 Answer = dict[str, Any]  # digit, confidence, runner_up
+Row = dict[str, Any]  # file or image (its number), answers (network → Answer), error
 
 
 def predict(
@@ -31,18 +32,18 @@ def predict(
     also: list[str],
     contact_sheet: str | None,
 ) -> None:
-    """Let one network or several read the images of `datamodule`, and say where the answers lie.
+    """Predict the images of `datamodule` with one or more networks, and write the answers to the first run folder.
 
     Args:
         trainer: Its devices share the work.
-        model: The network of `ckpt_path`; its weights are loaded here.
-        datamodule: With the settings of `ckpt_path`, and with the pictures, if any.
-        ckpt_path: The first checkpoint. The answers are written to its run folder.
-        also: Checkpoints of more networks.
-        contact_sheet: File to draw the images in, with the answers.
+        model: The network of `ckpt_path`, whose weights are loaded here.
+        datamodule: With the data settings of `ckpt_path`.
+        ckpt_path: The first checkpoint.
+        also: More checkpoints.
+        contact_sheet: File for a drawing of the images with their answers.
 
     Raises:
-        UserError: A checkpoint can't be used, or a picture could not be read (after all else is done).
+        UserError: A checkpoint can't be used; or, after all other images are predicted, a picture can't be read.
     """
     if contact_sheet is not None:
         if datamodule.images is None:
@@ -53,7 +54,7 @@ def predict(
     others = [TrainedNetwork(Path(path)) for path in also]
     for path, other in zip(also, others, strict=True):
         if other.datamodule.classes != datamodule.classes:
-            raise UserError(f"{path} tells other classes apart than {ckpt_path}.")
+            raise UserError(f"{path} has other classes than {ckpt_path}.")
     shares: list[Any] = [trainer.predict(model, datamodule=datamodule, ckpt_path=ckpt_path)]
     for other in others:
         other.datamodule.data_dir = datamodule.data_dir
@@ -62,7 +63,8 @@ def predict(
     names: Sequence[int | str] = range(10) if datamodule.is_mnist else datamodule.classes
     answers = [_answers(gather_shares(share or []), names) for share in shares]
     if trainer.is_global_zero:
-        _tell(_names([ckpt_path, *also]), answers, datamodule.files, run_folder(Path(ckpt_path)), contact_sheet)
+        networks = _short_names([ckpt_path, *also])
+        _write(networks, _rows(list(networks), answers, datamodule.files), datamodule.files, contact_sheet)
 
 
 def _answers(probabilities_NK: Tensor, names: Sequence[int | str]) -> list[Answer]:
@@ -73,49 +75,48 @@ def _answers(probabilities_NK: Tensor, names: Sequence[int | str]) -> list[Answe
     ]
 
 
-def _names(checkpoints: list[str]) -> dict[str, str]:
-    """A short name for each checkpoint, as "lenet5/version_0"; its path where that is not enough."""
+def _short_names(checkpoints: list[str]) -> dict[str, str]:
+    """Map short names, as "lenet5/version_0", to the checkpoints. If two are equal, the names are the paths."""
     runs = ["/".join(run_folder(Path(checkpoint)).parts[-2:]) for checkpoint in checkpoints]
     return dict(zip(runs if len(set(runs)) == len(runs) else checkpoints, checkpoints, strict=True))
 
 
-def _tell(
-    networks: dict[str, str],
-    answers: list[list[Answer]],
-    files: list[ImageFile],
-    folder: Path,
-    contact_sheet: str | None,
-) -> None:
-    of_images = [dict(zip(networks, answers_of_image, strict=True)) for answers_of_image in zip(*answers, strict=True)]
-    rows: list[dict[str, Any]]
-    if files:
-        waiting = iter(of_images)
-        rows = [
-            {"file": printable(file.path), "answers": {} if file.error else next(waiting, {}), "error": file.error}
-            for file in files
-        ]
-        for row in rows:
-            if not row["answers"] and not row["error"]:
-                row["error"] = "Left out by --trainer.limit_predict_batches."
-        print("\n".join(_table(list(networks), rows)))
-    else:
-        rows = [{"image": number, "answers": row, "error": ""} for number, row in enumerate(of_images)]
+def _rows(networks: list[str], answers: list[list[Answer]], files: list[ImageFile]) -> list[Row]:
+    """Return one row for each file, or without files for each test image."""
+    by_image = [dict(zip(networks, answers_of_image, strict=True)) for answers_of_image in zip(*answers, strict=True)]
+    if not files:
+        return [{"image": number, "answers": answers, "error": ""} for number, answers in enumerate(by_image)]
+    rows: list[Row] = []
+    remaining = iter(by_image)
+    for file in files:
+        found = {} if file.error else next(remaining, {})
+        error = file.error if file.error or found else "Omitted because of --trainer.limit_predict_batches."
+        rows.append({"file": printable(file.path), "answers": found, "error": error})
+    return rows
+
+
+def _write(networks: dict[str, str], rows: list[Row], files: list[ImageFile], contact_sheet: str | None) -> None:
+    """Write the files and print where they are, and for pictures the answers too."""
+    folder = run_folder(Path(next(iter(networks.values()))))
     table, data = folder / "predictions.csv", folder / "predictions.json"
+    if files:
+        _print_table(list(networks), rows)
     with replace_when_whole(table) as file:
         file.write(_as_csv(list(networks), rows).encode())
     with replace_when_whole(data) as file:
         file.write(f"{json.dumps({'checkpoints': networks, 'predictions': rows}, indent=1)}\n".encode())
-    if contact_sheet is not None and of_images:
+    predicted = [row for row in rows if row["answers"]]
+    if contact_sheet is not None and predicted:
         images = [file.image_HW for file in files if file.image_HW is not None]
-        _draw_contact_sheet(images[: len(of_images)], [row for row in rows if row["answers"]], Path(contact_sheet))
+        _draw_contact_sheet(images[: len(predicted)], predicted, Path(contact_sheet))
         print(f"Contact sheet: {contact_sheet}")
-    print(f"{len(of_images):,} predictions: {table} and {data.name}")
+    print(f"{len(predicted):,} predictions: {table} and {data.name}")
     if failed := sum(bool(row["error"]) for row in rows):
-        raise UserError(f"{failed} of {len(rows)} could not be predicted; the table says why.")
+        raise UserError(f"{failed} of {len(rows)} could not be predicted; the table gives the reasons.")
 
 
-def _draw_contact_sheet(images: list[Tensor], rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw each image as the networks got it, with the end of its file's name and their answers."""
+def _draw_contact_sheet(images: list[Tensor], rows: list[Row], path: Path) -> None:
+    """Draw each image as the networks get it, with the end of its file name and the answers."""
     tiles = []
     for image_HW, row in zip(images, rows, strict=True):
         name = row["file"] if len(row["file"]) <= 18 else f"…{row['file'][-17:]}"
@@ -127,35 +128,37 @@ def _draw_contact_sheet(images: list[Tensor], rows: list[dict[str, Any]], path: 
         sheet.savefig(file, format=path.suffix[1:].lower(), dpi=100)
 
 
-def _table(networks: list[str], rows: list[dict[str, Any]]) -> Iterator[str]:
+def _print_table(networks: list[str], rows: list[Row]) -> None:
     width = max(len(row["file"]) for row in rows)
     if len(networks) > 1:
-        yield f"{'':{width}}" + "".join(f"  {name:>30}" for name in networks)
-    yield f"{'file':{width}}" + "  digit  confidence  runner-up".rjust(32) * len(networks)
+        print(" " * width + "".join(f"  {name:>30}" for name in networks))
+    print("file".ljust(width) + "  digit  confidence  runner-up".rjust(32) * len(networks))
     for row in rows:
         cells = (
             f"{answer['digit']:>10}  {answer['confidence']:>10.2%}  {answer['runner_up']:>9}"
             for answer in row["answers"].values()
         )
-        yield f"{row['file']:{width}}" + ("".join(cells) or f"  {row['error']}")
+        print(row["file"].ljust(width) + ("".join(cells) or f"  {row['error']}"))
 
 
-def _as_csv(networks: list[str], rows: list[dict[str, Any]]) -> str:
-    """One line for each image; with several networks the columns of each begin with its name."""
-    columns = [(name, key) for name in networks for key in ("digit", "confidence", "runner_up")]
-    header = [f"{name} {key}" if len(networks) > 1 else key for name, key in columns]
+def _as_csv(networks: list[str], rows: list[Row]) -> str:
+    """Return a line for each image. With several networks, the name of the network is part of the column names."""
+    key, *last = ("file", "error") if "file" in rows[0] else ("image",)
+    prefixes = {name: f"{name} " if len(networks) > 1 else "" for name in networks}
+    columns = [f"{prefix}{field}" for prefix in prefixes.values() for field in ("digit", "confidence", "runner_up")]
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    of_files = "file" in rows[0]
-    writer.writerow(["file", *header, "error"] if of_files else ["image", *header])
+    writer = csv.DictWriter(text, [key, *columns, *last], extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
     for row in rows:
-        values = [row["answers"].get(name, {}).get(key, "") for name, key in columns]
-        values = [f"{value:.6f}" if isinstance(value, float) else value for value in values]
-        writer.writerow([row["file"], *values, row["error"]] if of_files else [row["image"], *values])
+        cells = dict(row)
+        for name, answer in row["answers"].items():
+            rounded = answer | {"confidence": f"{answer['confidence']:.6f}"}
+            cells |= {f"{prefixes[name]}{field}": value for field, value in rounded.items()}
+        writer.writerow(cells)
     return text.getvalue()
 
 
 def printable(path: Path) -> str:
-    """A file name that no terminal, CSV or JSON stumbles over: control characters and stray bytes become escapes."""
+    """Return a file name without control characters and undecodable bytes, which become escape sequences."""
     text = os.fsencode(path).decode(errors="backslashreplace")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -88,7 +88,7 @@ def test_files_that_would_answer_otherwise_are_not_written(
     with torch.no_grad():
         for name in ("weight", "bias"):  # changes the probabilities and no answer
             trained.network.get_parameter(f"network.dense2.{name}").mul_(1.01)
-    with pytest.raises(UserError, match="model.onnx doesn't answer as the network does"):
+    with pytest.raises(UserError, match="model.onnx doesn't give the same answers as the network"):
         exporting.export(trained, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -131,7 +131,7 @@ def test_what_cannot_be_read_is_named_and_the_others_are_predicted(
     named = [str(pictures), str(tmp_path / "empty"), str(tmp_path / "none.png")]
     outcome = cli("predict", f"--ckpt_path={checkpoint}", "--data.images", *named)
     assert outcome.code == 1
-    assert outcome.err.splitlines()[-1] == "error: 6 of 17 could not be predicted; the table says why."
+    assert outcome.err.splitlines()[-1] == "error: 6 of 17 could not be predicted; the table gives the reasons."
     assert "Traceback" not in outcome.err and "\x1b[31m" not in outcome.out
     assert "11 predictions" in outcome.out.splitlines()[-1]
     reasons = {

@@ -209,7 +209,7 @@ def test_a_schedule_of_another_length_is_refused(cli: RunCLI) -> None:
     longer = (*SHORT, "--trainer.max_epochs=3", f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}")
     outcome = cli("fit", "--model=tests.tiny.Tiny", *longer)
     assert outcome.code == 1
-    assert "The one_cycle schedule of the checkpoint ends after 16 steps, this training after 24" in outcome.err
+    assert "The one_cycle schedule of the checkpoint has 16 steps, but this training has 24" in outcome.err
 
 
 def test_a_run_in_progress_is_left_alone(cli: RunCLI, stop: Stop) -> None:
