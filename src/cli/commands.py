@@ -29,42 +29,26 @@ class Command(NamedTuple):
 
 def _add_fit_options(parser: LightningArgumentParser) -> None:
     parser.add_lightning_class_args(TensorBoard, "tensorboard")
-    parser.add_argument(
-        "--resume",
-        type=str,
-        metavar="RUN|auto",
-        help="Resume an interrupted run in its folder. auto: the newest one with this config, or else a new run.",
-    )
-    parser.add_argument(
-        "--save_every_n_steps", type=NonNegativeInt, default=0, help="Steps between saves inside an epoch, 0 for none."
-    )
-    parser.add_argument(
-        "--save_every_n_minutes",
-        type=NonNegativeFloat,
-        default=0.0,
-        help="Minutes between saves inside an epoch, 0 for none.",
-    )
+    text = "Resume an interrupted run in its folder. auto: the newest one with this config, or else a new run."
+    parser.add_argument("--resume", type=str, metavar="RUN|auto", help=text)
+    text = "{} between saves inside an epoch, 0 for none."
+    parser.add_argument("--save_every_n_steps", type=NonNegativeInt, default=0, help=text.format("Steps"))
+    parser.add_argument("--save_every_n_minutes", type=NonNegativeFloat, default=0.0, help=text.format("Minutes"))
 
 
 def _add_predict_options(parser: LightningArgumentParser) -> None:
-    parser.add_argument(
-        "--data.images", nargs="+", type=str, metavar="PATH", help="Pictures to predict: files, folders or globs."
-    )
-    parser.add_argument(
-        "--also", nargs="+", type=str, default=[], metavar="CKPT", help="More checkpoints. Each gets its own columns."
-    )
-    parser.add_argument(
-        "--contact_sheet",
-        type=str,
-        metavar="FILE",
-        help="Draw the pictures as the networks saw them, with the predictions, to this .png, .jpg or .pdf file.",
-    )
+    text = "Pictures to predict: files, folders or globs."
+    parser.add_argument("--data.images", nargs="+", type=str, metavar="PATH", help=text)
+    text = "More checkpoints. Each gets its own columns."
+    parser.add_argument("--also", nargs="+", type=str, default=[], metavar="CKPT", help=text)
+    text = "A .png, .jpg or .pdf file to draw: the pictures as the networks see them, with the predictions."
+    parser.add_argument("--contact_sheet", type=str, metavar="FILE", help=text)
 
 
 def _add_export_options(parser: LightningArgumentParser) -> None:
     parser.add_argument("--ckpt_path", type=str, help="The checkpoint.")
-    parser.add_argument("--output", type=str, metavar="FOLDER", help="The folder to write to; default: the run folder.")
-    parser.add_argument("--data_dir", type=str, help="Folder of the data; default: that of the training.")
+    parser.add_argument("--output", type=str, metavar="FOLDER", help="Folder to write to. Default: the run folder.")
+    parser.add_argument("--data_dir", type=str, help="Folder of the data. Default: that of the training.")
     parser.add_argument("--model", type=str, metavar="MODULE.CLASS", help="Your own network class, if it is one.")
 
 
@@ -84,26 +68,18 @@ def _export(given: Namespace, fit: LightningArgumentParser, words: list[str]) ->
 
 
 def _add_compare_options(parser: LightningArgumentParser) -> None:
-    parser.add_argument(
-        "folders", nargs="*", default=[], metavar="FOLDER", help="Folders with finished runs, at any depth."
-    )
-    parser.add_argument("--train", nargs="+", metavar="CONFIG", help="Train the missing runs of these configs first.")
+    text = "Folders with finished runs, at any depth."
+    parser.add_argument("folders", nargs="*", default=[], metavar="FOLDER", help=text)
+    text = "Train the missing runs of these configs first."
+    parser.add_argument("--train", nargs="+", metavar="CONFIG", help=text)
     parser.add_argument("--seeds", type=PositiveInt, default=5, help="Number of runs of each config for --train.")
-    parser.add_argument(
-        "--margin",
-        type=NonNegativeFloat,
-        default=10.0,
-        help="The largest difference that does not matter, in test images.",
-    )
-    parser.add_argument("--name", type=str, help="Name of the comparison; default: the names of the networks.")
+    text = "The largest difference that does not matter, in test images."
+    parser.add_argument("--margin", type=NonNegativeFloat, default=10.0, help=text)
+    parser.add_argument("--name", type=str, help="Name of the comparison. Default: the names of the networks.")
     parser.add_argument("--output", type=str, default="comparison", help="Folder of all comparisons.")
-    parser.add_argument("--data_dir", type=str, help="Folder of the data; default: that of the first run.")
-    parser.add_argument(
-        "--model",
-        nargs="+",
-        metavar="MODULE.CLASS",
-        help="Your own network classes (module.Class) that appear in the runs.",
-    )
+    parser.add_argument("--data_dir", type=str, help="Folder of the data. Default: that of the first run.")
+    text = "Your own network classes (module.Class) that appear in the runs."
+    parser.add_argument("--model", nargs="+", metavar="MODULE.CLASS", help=text)
 
 
 def _compare(given: Namespace, fit: LightningArgumentParser, words: list[str]) -> None:

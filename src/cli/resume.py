@@ -20,12 +20,7 @@ CHOSEN_RUN = "RESUMED_RUN"  # environment variable that passes the choice of --r
 
 
 def run_to_resume(given: Namespace, parser: LightningArgumentParser) -> Run | None:
-    """The run named with ``--resume``. For "auto", the newest unfinished run with these settings, or None.
-
-    Args:
-        given: The settings of ``fit``.
-        parser: The parser of ``fit``.
-    """
+    """The run named with ``--resume``. For "auto", the newest unfinished run with these settings, or None."""
     if given.ckpt_path is not None:
         raise UserError("--resume continues a run, --ckpt_path starts a new run: give only one of them.")
     if given.resume != "auto":
@@ -52,11 +47,6 @@ def words_to_resume(run: Run, resume: str, words: list[str]) -> list[str]:
     """The command line with the config of `run` before all other settings, and the checkpoint to continue from.
 
     Ends the program if the run is finished.
-
-    Args:
-        run: The run to resume.
-        resume: The value of ``--resume``.
-        words: The command line.
     """
     if run.is_finished:
         print(f"{run.folder} is finished: {describe_result(run.results['model'], 'test', run.results['test'])}.")
@@ -83,11 +73,7 @@ def _newest_undamaged_checkpoint(run: Run) -> Path:
 
 
 def refuse_other_settings(run: Run, given: Namespace, parser: LightningArgumentParser) -> None:
-    """Compare the settings given by the user with those of the run to resume.
-
-    Raises:
-        UserError: Settings that decide the result differ.
-    """
+    """Raise a `UserError` if a setting given by the user differs from that of the run, and decides the result."""
     settings = recipe_of(given, parser, SURROUNDINGS)
     if changed := differences(settings, recipe(run.config, SURROUNDINGS)):
         raise UserError(f"{run.folder} was started with other settings: {', '.join(changed)}.")

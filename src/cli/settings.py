@@ -20,11 +20,7 @@ FREE_SETTINGS = {"data.data_dir", "data.batch_size"}
 
 
 def saved_settings(ckpt_path: str, named: Namespace | None) -> dict[str, Any]:
-    """The network and data settings of a checkpoint, as defaults for the parser.
-
-    Args:
-        ckpt_path: The checkpoint.
-        named: The network given with ``--model``, if any.
+    """The network and data settings of a checkpoint, as defaults for the parser. `named` is the value of ``--model``.
 
     Raises:
         UserError: The file cannot be used, contains another network than the named one, or names a class whose module
@@ -63,11 +59,7 @@ def set_defaults(parser: LightningArgumentParser, saved: dict[str, Any], ckpt_pa
 
 
 def refuse_contradictions(settings: Namespace, saved: dict[str, Any]) -> None:
-    """Compare the settings given by the user with those of the checkpoint.
-
-    Raises:
-        UserError: One of them differs.
-    """
+    """Raise a `UserError` if a setting given by the user differs from that of the checkpoint."""
     expected = {key: value for key, value in saved.items() if key != "model"}
     expected |= {f"model.{key}": value for key, value in saved["model"]["init_args"].items()}
     for key, value in expected.items():

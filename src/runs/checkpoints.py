@@ -65,11 +65,7 @@ class SavedNetwork:
 
     @classmethod
     def read(cls, path: str | Path) -> "SavedNetwork":
-        """Read a checkpoint file.
-
-        Raises:
-            UserError: As for `load_checkpoint`.
-        """
+        """Read a checkpoint file. Raises the errors of `load_checkpoint`."""
         checkpoint = load_checkpoint(path)
         network, data = (
             {name: value for name, value in checkpoint.get(key, {}).items() if name != INSTANTIATOR}

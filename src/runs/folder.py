@@ -64,11 +64,7 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other trainings out of the folder. The lock ends with this process, however it ends.
-
-        Raises:
-            UserError: Another training has the lock.
-        """
+        """Keep other trainings out of the folder, or raise a `UserError` if one is there. Ends with this process."""
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -55,9 +55,7 @@ class TrainedNetwork:
 def trusted_class_path(saved: SavedNetwork, named: str | None = None) -> str:
     """The class of a saved network, if its module is imported already: a checkpoint must never cause an import.
 
-    Args:
-        saved: From `SavedNetwork.read`.
-        named: The class that the user named with ``--model``, if any. It must be the same.
+    If the user named a class with ``--model``, it must be the same.
 
     Raises:
         UserError: There is no class path, it is not the named one, or its module is not imported.
@@ -82,11 +80,7 @@ def imported_network(class_path: str) -> type[Classifier] | None:
 
 
 def import_network(class_path: str) -> type[Classifier]:
-    """Import a network class that the user named.
-
-    Raises:
-        UserError: There is no such class.
-    """
+    """Import a network class that the user named. Raises a `UserError` if there is none."""
     try:
         importlib.import_module(class_path.rpartition(".")[0])
     except (ImportError, ValueError) as error:

@@ -106,8 +106,7 @@ class TensorBoard(Callback):
 def _settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
     settings = {"model": type(pl_module).__name__, "max_epochs": trainer.max_epochs}
     settings |= pl_module.hparams | trainer.datamodule.hparams  # type: ignore[attr-defined]
-    hidden = {"_class_path", "_instantiator", "data_dir"}
-    return {name: settings[name] for name in settings if name not in hidden}
+    return {name: settings[name] for name in settings if not name.startswith("_") and name != "data_dir"}
 
 
 def _texts(trainer: Trainer, pl_module: LightningModule, run: Path) -> Iterator[tuple[str, str]]:

@@ -61,17 +61,7 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 def train(trainer: Trainer, network: Classifier, data: MNISTDataModule, ckpt_path: str | None) -> None:
-    """Train a network, then test its last weights. `RunSummary` prints and stores the result.
-
-    Args:
-        trainer: With the `training_callbacks`.
-        network: The network.
-        data: Its data.
-        ckpt_path: A checkpoint to continue from.
-
-    Raises:
-        UserError: The network does not fit the data, or another process is training in the run folder.
-    """
+    """Train a network, from a checkpoint if given, then test its last weights. `RunSummary` stores the result."""
     _check_number_of_outputs(network, data)
     with _locked_run_folder(trainer):
         trainer.fit(network, datamodule=data, ckpt_path=ckpt_path)
