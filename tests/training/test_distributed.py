@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, SHORT, RunCLI
+from tests.conftest import ROOT, SHORT, RunCLI, train
+from tests.forks import Fork
 
 Alone = Callable[..., dict[str, float]]
 RECORDER = "--trainer.callbacks+=tests.recorder.Recorder"
@@ -21,6 +22,7 @@ def processes(count: int) -> list[str]:
 
 
 def run(record: Path, *args: str, launcher: tuple[str, ...] = ("-m", "src")) -> subprocess.Popen[str]:
+    """Start the processes as a user does, through the launcher of Lightning or another one."""
     record.mkdir(exist_ok=True)
     environment = os.environ | {"RECORD": str(record), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *launcher, *args]
@@ -33,6 +35,25 @@ def finish(process: subprocess.Popen[str]) -> str:
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     return output
+
+
+def run_forks(record: Path, count: int, *args: str) -> str:
+    """Fork `count` processes with the environment that Lightning's launcher gives its own, and return their outputs."""
+    record.mkdir(exist_ok=True)
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0", "WORLD_SIZE": str(count)}
+    env |= {"RECORD": str(record), "OMP_NUM_THREADS": "1"}
+    forks = [Fork(record, *args, *processes(count), env=env | {"LOCAL_RANK": str(rank)}) for rank in range(count)]
+    return "".join(fork.finish() for fork in forks)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def recorded(record: Path) -> list[dict[str, float]]:
+    return [json.loads(path.read_text()) for path in sorted(record.glob("rank_*.json"))]
 
 
 @pytest.fixture
@@ -49,16 +70,12 @@ def alone(cli: RunCLI, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Alone
     return record
 
 
-def recorded(record: Path) -> list[dict[str, float]]:
-    return [json.loads(path.read_text()) for path in sorted(record.glob("rank_*.json"))]
-
-
-@pytest.fixture
-def checkpoint(cli: RunCLI) -> Path:
+@pytest.fixture(scope="module")
+def checkpoint(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """LeNet5 after a few steps, with 4,999 images held out: a prime number, which no device count divides."""
-    outcome = cli("fit", "--model=LeNet5", "--data.val_size=4999", *SHORT)
-    assert outcome.code == 0, outcome.err
-    return outcome.run / "checkpoints" / "last.ckpt"
+    folder = tmp_path_factory.mktemp("checkpoint")
+    train(folder, "--model=LeNet5", "--data.val_size=4999", *SHORT)
+    return folder / "lightning_logs" / "lenet5" / "version_0" / "checkpoints" / "last.ckpt"
 
 
 @pytest.mark.parametrize("devices", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
@@ -68,15 +85,17 @@ def test_validation_is_the_same_on_any_number_of_devices(
     command = ("validate", f"--ckpt_path={checkpoint}")
     expected = alone(*command)
     record = tmp_path / str(devices)
-    output = finish(run(record, *command, *processes(devices), RECORDER))
+    output = run_forks(record, devices, *command, RECORDER)
     assert output.count("errors in 4,999 images") == 1  # told by one process
     assert recorded(record) == [pytest.approx(expected, abs=1e-6)] * devices
 
 
 def test_test_and_predictions_are_the_same_on_1_and_3_devices(checkpoint: Path, tmp_path: Path, cli: RunCLI) -> None:
     expected = json.loads((checkpoint.parents[1] / "results.json").read_text())["test"]
-    finish(run(tmp_path, "test", f"--ckpt_path={checkpoint}", *processes(3), RECORDER))
-    for rank in recorded(tmp_path):
+    run_forks(tmp_path, 3, "test", f"--ckpt_path={checkpoint}", RECORDER)
+    ranks = recorded(tmp_path)
+    assert len(ranks) == 3
+    for rank in ranks:
         assert rank["test_loss"] == pytest.approx(expected["loss"], abs=1e-6)
         assert rank["test_accuracy"] == pytest.approx(expected["accuracy"], abs=1e-6)
 
@@ -86,7 +105,7 @@ def test_test_and_predictions_are_the_same_on_1_and_3_devices(checkpoint: Path, 
 
     assert cli("predict", f"--ckpt_path={checkpoint}").code == 0
     predicted = table()
-    finish(run(tmp_path, "predict", f"--ckpt_path={checkpoint}", *processes(3)))
+    run_forks(tmp_path, 3, "predict", f"--ckpt_path={checkpoint}")
     assert len(predicted) == 10_000
     pairs = zip(table(), predicted, strict=True)
     assert [pair for pair in pairs if pair[0] != pytest.approx(pair[1], abs=2e-6)] == []
@@ -100,8 +119,11 @@ def test_training_is_the_same_on_any_number_of_devices(tmp_path: Path, alone: Al
     expected = alone("fit", "--config=configs/lenet5.yaml", *settings)
     record = tmp_path / str(devices)
     root = f"--trainer.default_root_dir={record}"
-    several = ("--config=configs/ddp.yaml", "--trainer.accelerator=cpu") if devices == 2 else processes(devices)
-    finish(run(record, "fit", "--config=configs/lenet5.yaml", *several, *settings, root, RECORDER))
+    if devices == 2:
+        overlay = ("--config=configs/ddp.yaml", "--trainer.accelerator=cpu")
+        finish(run(record, "fit", "--config=configs/lenet5.yaml", *overlay, *settings, root, RECORDER))
+    else:
+        run_forks(record, devices, "fit", "--config=configs/lenet5.yaml", *settings, root, RECORDER)
     assert [path.name for path in (record / "lightning_logs" / "lenet5").iterdir()] == ["version_0"]
     ranks = recorded(record)
     assert len({rank["random"] for rank in ranks}) == devices  # own dropout masks
@@ -114,14 +136,13 @@ def test_training_is_the_same_on_any_number_of_devices(tmp_path: Path, alone: Al
 
 def test_torchrun_trains_on_two_nodes(tmp_path: Path) -> None:
     """Two launchers, as on two machines, which share a file system."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     nodes = []
     for node in range(2):
         rendezvous = ("--nnodes=2", f"--node_rank={node}", "--master_addr=127.0.0.1", f"--master_port={port}")
         launcher = ("-m", "torch.distributed.run", *rendezvous, "--nproc_per_node=1", "-m", "src")
-        settings = (*SHORT, *processes(1), "--trainer.num_nodes=2", f"--trainer.default_root_dir={tmp_path}", RECORDER)
+        settings = (*SHORT, "--trainer.limit_test_batches=9", *processes(1), "--trainer.num_nodes=2")
+        settings += (f"--trainer.default_root_dir={tmp_path}", RECORDER)
         nodes.append(run(tmp_path, "fit", "--config=configs/cnn.yaml", *settings, launcher=launcher))
     outputs = [finish(node) for node in nodes]
     assert sum("test accuracy" in output for output in outputs) == 1
@@ -129,7 +150,7 @@ def test_torchrun_trains_on_two_nodes(tmp_path: Path) -> None:
     assert first["weights"] == second["weights"]
     results = json.loads((tmp_path / "lightning_logs" / "cnn" / "version_0" / "results.json").read_text())
     assert results["machine"]["devices"] == 2
-    assert results["test"]["images"] == 10_000
+    assert results["test"]["images"] == 9 * 128
 
 
 def test_mistake_ends_all_processes_with_one_plain_answer(tmp_path: Path) -> None:

@@ -1,0 +1,153 @@
+"""Processes of their own without the five seconds that each import of Lightning takes.
+
+A server imports the command line once for each process of pytest, and forks a child for each `Fork`.
+"""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+ROOT = Path(__file__).parents[1]
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["pytest", "src.cli.main", "src.comparison.compare", "tests.recorder", "tests.tiny"])
+
+
+class Ended(NamedTuple):
+    """What a process leaves: exit code (or minus the number of a signal), standard output and error."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Fork:
+    """A process with an environment, a working directory and outputs of its own, in a new process group.
+
+    Args:
+        folder: Where the outputs are written, as ``<number>.out`` and ``<number>.err``.
+        args: Arguments of `function`.
+        function: What the process runs; it returns the exit code or None. By default the command line.
+        env: Variables that are added to the environment.
+        cwd: The working directory.
+    """
+
+    number = 0
+
+    def __init__(
+        self,
+        folder: Path,
+        *args: str,
+        function: Callable[..., int | None] | None = None,
+        env: dict[str, str] | None = None,
+        cwd: Path = ROOT,
+    ) -> None:
+        Fork.number += 1
+        self.out, self.err = (folder / f"{Fork.number}.{name}" for name in ("out", "err"))
+        settings = (function or command_line, args, os.environ | (env or {}), cwd, self.out, self.err)
+        self._process = CONTEXT.Process(target=_child, args=settings, daemon=True)
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.is_alive()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):  # it has ended
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End the process and all that it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def wait(self, timeout: float = 300) -> Ended:
+        """Wait until the process ends; after `timeout` seconds, kill it."""
+        self._process.join(timeout)
+        if self.is_running:
+            self.kill()
+            self._process.join()
+        assert self._process.exitcode is not None
+        return Ended(self._process.exitcode, *(path.read_text() if path.exists() else "" for path in (self.out, self.err)))
+
+    def finish(self, timeout: float = 300) -> str:
+        """Wait until the process ends without an error, and return its outputs."""
+        ended = self.wait(timeout)
+        assert ended.code == 0, ended
+        return ended.out + ended.err
+
+
+def _child(
+    function: Callable[..., int | None],
+    args: tuple[str, ...],
+    env: dict[str, str],
+    cwd: Path,
+    out: Path,
+    err: Path,
+) -> NoReturn:
+    import torch
+    from lightning.pytorch.utilities import rank_zero_only
+
+    os.setsid()
+    for path, descriptor in ((out, 1), (err, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    # What a new interpreter, torch and Lightning read from the environment when they are imported.
+    sys.path[:0] = [str(cwd), *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
+    if threads := env.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(int(threads))
+    rank_zero_only.rank = int(env.get("LOCAL_RANK", 0))  # type: ignore[attr-defined]
+    sys.exit(function(*args))
+
+
+def command_line(*args: str) -> int:
+    """Do what ``python -m src`` does."""
+    from src.cli.main import main
+
+    sys.argv = [str(ROOT / "src" / "__main__.py"), *args]
+    return main()
+
+
+def command_line_with_forked_trainings(*args: str) -> int:
+    """The command line, where ``compare --train`` forks the trainings that it would start."""
+    subprocess.Popen = ForkedPopen  # type: ignore
+    return command_line(*args)
+
+
+class ForkedPopen:
+    """A `subprocess.Popen` of ``python -m src`` that forks this process."""
+
+    def __init__(self, command: list[str]) -> None:
+        assert command[:3] == [sys.executable, "-m", "src"]
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid:
+            return
+        try:
+            code: Any = command_line(*command[3:])
+        except SystemExit as exit_:
+            code = exit_.code
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    def __enter__(self) -> "ForkedPopen":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
