@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -65,8 +66,18 @@ class Fork:
 
     def kill(self) -> None:
         """End the process and all that it has started."""
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):  # it has ended, or hasn't made its group yet
             os.killpg(self.pid, signal.SIGKILL)
+        self._process.kill()
+
+    def wait_until(self, condition: Callable[[], bool], timeout: float = 120) -> None:
+        """Wait until `condition` holds; fail if the process ends before."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if not self.is_running or time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(self.wait())
+            time.sleep(0.05)
 
     def wait(self, timeout: float = 300) -> Ended:
         """Wait until the process ends; after `timeout` seconds, kill it."""
@@ -75,7 +86,8 @@ class Fork:
             self.kill()
             self._process.join()
         assert self._process.exitcode is not None
-        return Ended(self._process.exitcode, *(path.read_text() if path.exists() else "" for path in (self.out, self.err)))
+        outputs = [path.read_text() if path.exists() else "" for path in (self.out, self.err)]
+        return Ended(self._process.exitcode, *outputs)
 
     def finish(self, timeout: float = 300) -> str:
         """Wait until the process ends without an error, and return its outputs."""

@@ -1,15 +1,8 @@
-"""A training that is stopped, killed, or runs out of disk goes on in its folder and ends as if nothing had happened."""
+"""A training that is stopped goes on in its folder and ends as if nothing had happened."""
 
 import json
-import os
-import random
-import re
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,48 +16,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from src.models import Classifier
 from src.runs.checkpoints import load_checkpoint
-from src.runs.folder import Run, find_runs
-from src.training.stopping import Stopping
-from tests.conftest import ROOT, RunCLI
-from tests.training.test_distributed import finish, processes, run
-from tests.training.test_resume import assert_identical
-
-SHORT = (
-    "--trainer.max_epochs=2",
-    "--trainer.limit_train_batches=8",
-    "--trainer.limit_val_batches=2",
-    "--trainer.limit_test_batches=2",
-)
-
-Stop = Callable[[int, signal.Signals], None]
-
-
-@pytest.fixture
-def stop(monkeypatch: pytest.MonkeyPatch) -> Stop:
-    """Send this process a signal during a step of the next training."""
-    end_of_step: Any = Stopping.on_train_batch_end
-
-    def send(step: int, number: signal.Signals) -> None:
-        def on_train_batch_end(self: Stopping, trainer: Trainer, *args: Any) -> None:
-            if trainer.global_step == step and not self.received:  # a second one would end this process
-                os.kill(os.getpid(), number)
-            end_of_step(self, trainer, *args)
-
-        monkeypatch.setattr(Stopping, "on_train_batch_end", on_train_batch_end)
-
-    return send
-
-
-def curves(run: Path) -> dict[str, Any]:
-    found = json.loads((run / "results.json").read_text())["curves"]
-    return {tag: found[tag] for tag in ("accuracy", "loss")}
-
-
-def assert_same_run(whole: Path, resumed: Path) -> None:
-    assert_identical(whole / "checkpoints" / "last.ckpt", resumed / "checkpoints" / "last.ckpt")
-    assert curves(whole) == curves(resumed)
-    first, second = (json.loads((run / "results.json").read_text())["test"] for run in (whole, resumed))
-    assert first == second
+from src.runs.folder import Run
+from tests.conftest import RunCLI
+from tests.forks import Fork
+from tests.training.conftest import SHORT, Stop, assert_same_run, curves
 
 
 @pytest.mark.parametrize(
@@ -212,24 +167,21 @@ def test_a_schedule_of_another_length_is_refused(cli: RunCLI) -> None:
     assert "The one_cycle schedule of the checkpoint has 16 steps, but this training has 24" in outcome.err
 
 
-def test_a_run_in_progress_is_left_alone(cli: RunCLI, stop: Stop) -> None:
+def hold(folder: str) -> None:
+    with Run(Path(folder)).locked():
+        Path(folder, "held").touch()
+        time.sleep(300)
+
+
+def test_a_run_in_progress_is_left_alone(cli: RunCLI, stop: Stop, tmp_path: Path) -> None:
     stop(3, signal.SIGTERM)
     folder = Path(cli("fit", "--model=LeNet5", *SHORT).err.split()[-1])
-    hold = """
-import pathlib, sys
-from src.runs.folder import Run
-with Run(pathlib.Path(sys.argv[1])).locked():
-    print("held", flush=True)
-    input()
-"""
-    command = [sys.executable, "-c", hold, str(folder)]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout and holder.stdin
-        assert holder.stdout.readline() == "held\n"
-        before = (folder / "checkpoints" / "last.ckpt").read_bytes()
-        outcome = cli("fit", f"--resume={folder}")
-        other = cli("fit", "--model=LeNet5", *SHORT, "--resume=auto")
-        holder.stdin.write("\n")
+    holder = Fork(tmp_path, str(folder), function=hold)
+    holder.wait_until((folder / "held").exists)
+    before = (folder / "checkpoints" / "last.ckpt").read_bytes()
+    outcome = cli("fit", f"--resume={folder}")
+    other = cli("fit", "--model=LeNet5", *SHORT, "--resume=auto")
+    holder.kill()
     assert outcome.code == 1
     assert f"Another process is training in {folder}." in outcome.err
     assert other.err.split()[-1].endswith("version_1")  # a run of its own
@@ -264,119 +216,6 @@ def test_the_checkpoint_before_a_diverged_loss_is_kept(
     kept = load_checkpoint(tmp_path / "lightning_logs" / "lenet5" / "version_0" / "checkpoints" / "last.ckpt")
     assert kept["global_step"] == 8
     assert all(weights.isfinite().all() for weights in kept["state_dict"].values())
-
-
-# --- Real processes ------------------------------------------------------------------------------------
-
-
-def test_killed_inside_a_write_keeps_the_checkpoint_before(tmp_path: Path) -> None:
-    script = """
-import os, signal, sys, torch
-from src.runs.checkpoints import CheckedCheckpointIO
-path = sys.argv[1]
-CheckedCheckpointIO().save_checkpoint({"state_dict": {"w": torch.zeros(100_000)}}, path)
-os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)  # all is written, nothing renamed
-CheckedCheckpointIO().save_checkpoint({"state_dict": {"w": torch.ones(100_000)}}, path)
-"""
-    path = tmp_path / "last.ckpt"
-    killed = subprocess.run([sys.executable, "-c", script, str(path)], cwd=ROOT, timeout=120)
-    assert killed.returncode == -signal.SIGKILL
-    assert not load_checkpoint(path)["state_dict"]["w"].any()
-    assert (tmp_path / ".last.ckpt.part").exists()
-
-
-def test_a_second_signal_ends_at_once() -> None:
-    script = """
-import os, signal
-from src.runs.folder import Run, find_runs
-from src.training.stopping import Stopping
-stopping = Stopping()
-stopping.received = 0
-signal.signal(signal.SIGTERM, stopping._receive)
-for number in range(1, 3):
-    os.kill(os.getpid(), signal.SIGTERM)
-    print("after signal", number, flush=True)
-"""
-    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert (ended.returncode, ended.stdout) == (143, "after signal 1\n")
-
-
-def test_full_disk_keeps_the_checkpoint_before(cli: RunCLI, stop: Stop, tmp_path: Path) -> None:
-    stop(3, signal.SIGTERM)
-    folder = Path(cli("fit", "--model=LeNet5", *SHORT).err.split()[-1])
-    last = folder / "checkpoints" / "last.ckpt"
-    before = last.read_bytes()
-    # No file may grow beyond 2 MB: the disk is full in the middle of the next checkpoint.
-    fit = f"ulimit -f 2048; exec {sys.executable} -m src fit --resume {folder}"
-    failed = subprocess.run(["bash", "-c", fit], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert failed.returncode == 1
-    (line,) = [line for line in failed.stderr.splitlines() if "error:" in line]
-    assert line.endswith(
-        f"Cannot write a checkpoint to {last.parent}: File too large. {last} is the previous checkpoint."
-    )
-    assert "Traceback" not in failed.stderr
-    assert last.read_bytes() == before
-    assert {path.name for path in last.parent.iterdir()} <= {"last.ckpt", "previous.ckpt"}
-
-
-FORK_SERVER = """
-import os, sys
-from src.cli.main import main
-for line in sys.stdin:
-    if not (child := os.fork()):
-        os._exit(main(line.split()))
-    print("started", child, flush=True)
-    print("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("model", ["LeNet5", "CNN"])
-def test_killed_at_hundreds_of_random_moments(mnist: Path, tmp_path: Path, model: str) -> None:
-    """One process imports everything once, and forks the trainings that are killed."""
-    settings = ["fit", f"--model={model}", *SHORT, f"--data.data_dir={mnist}", "--save_every_n_steps=1"]
-    runs = tmp_path / "killed" / "lightning_logs" / model.lower()
-    settings += ["--resume=auto", "--trainer.enable_progress_bar=false", "--trainer.default_root_dir"]
-    moments = random.Random(0)
-    kills = compared = 0
-    log = (tmp_path / "log").open("w")
-    command = [sys.executable, "-c", FORK_SERVER]
-    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
-    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as server:
-        assert server.stdin and server.stdout
-        requests, answers = server.stdin, server.stdout
-
-        def answer(word: str) -> int:
-            while not (line := answers.readline()).startswith(word):
-                assert line, (tmp_path / "log").read_text()
-            return int(line.split()[1])
-
-        def fit(folder: str, seconds: float | None = None) -> int:
-            print(*settings, tmp_path / folder, file=requests, flush=True)
-            child = answer("started")
-            if seconds is not None:
-                time.sleep(seconds)
-                with suppress(ProcessLookupError):  # it has finished
-                    os.kill(child, signal.SIGKILL)
-            return answer("ended")
-
-        started = time.perf_counter()
-        assert fit("whole") == 0
-        seconds = time.perf_counter() - started
-        while kills < 150:
-            killed = fit("killed", moments.uniform(0, seconds)) == -signal.SIGKILL
-            kills += killed
-            seconds *= 1.05 if killed else 0.9  # so that a third comes too late, however busy the machine
-            for run in find_runs(runs):
-                if run.checkpoint.exists():
-                    load_checkpoint(run.checkpoint)
-                if run.is_finished:
-                    assert_same_run(tmp_path / "whole" / "lightning_logs" / model.lower() / "version_0", run.folder)
-                    run.folder.rename(tmp_path / f"compared_{compared}")
-                    compared += 1
-        requests.close()
-    print(f"{kills} kills, {compared} runs finished identically")
-    assert compared > 10
 
 
 @pytest.mark.slow
@@ -428,69 +267,3 @@ def test_any_sequence_of_stops(
         outcome = cli(*command, "--resume=auto")
         assert outcome.code == 0, outcome.err
     assert_same_run(whole, outcome.run)
-
-
-def ended(process: int) -> bool:
-    """Whether it is gone, or a zombie that nobody has waited for, within ten seconds."""
-    stat = Path(f"/proc/{process}/stat")
-    for _ in range(100):
-        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
-            return True
-        time.sleep(0.1)
-    return False
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("to_worker", [False, True])
-def test_signal_to_any_process_ends_all_and_two_processes_resume_exactly(tmp_path: Path, to_worker: bool) -> None:
-    settings = ("fit", "--model=CNN", *SHORT, "--trainer.limit_train_batches=40", *processes(2), "--resume=auto")
-    settings += ("--save_every_n_steps=7",)
-    whole, cut = (f"--trainer.default_root_dir={tmp_path / name}" for name in ("whole", "cut"))
-    finish(run(tmp_path, *settings, whole))
-    process = run(tmp_path, *settings, cut)
-    folder = tmp_path / "cut" / "lightning_logs" / "cnn" / "version_0"
-    while process.poll() is None and not Run(folder).checkpoint.exists():
-        time.sleep(0.05)
-    worker = int(subprocess.check_output(["pgrep", "-P", str(process.pid), "-f", "fit"], text=True).split()[0])
-    os.kill(worker if to_worker else process.pid, signal.SIGTERM)
-    output, _ = process.communicate(timeout=30)
-    assert process.returncode == 143, output
-    assert output.count("Go on with: python -m src fit --resume") == 1
-    assert ended(worker)
-    finish(run(tmp_path, *settings, cut))
-    assert_same_run(tmp_path / "whole" / "lightning_logs" / "cnn" / "version_0", folder)
-
-
-@pytest.mark.slow
-def test_two_processes_stop_between_accumulated_gradients(tmp_path: Path) -> None:
-    """They ask one another at steps that may lie inside an accumulation, where nothing can be saved."""
-    settings = (
-        f"--trainer.default_root_dir={tmp_path}",
-        *processes(2),
-        "--save_every_n_steps=200",
-        "--data.batch_size=16",
-    )
-    limits = ("--trainer.accumulate_grad_batches=2", "--trainer.limit_train_batches=800")  # 400 steps in the epoch
-    process = run(tmp_path, "fit", "--model=LeNet5", *settings, *limits)
-    folder = tmp_path / "lightning_logs" / "lenet5" / "version_0"
-    while process.poll() is None and not Run(folder).checkpoint.exists():
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 143, output
-    stopped = re.search(r"Stopped in epoch 1, after step (\d+)", output)
-    assert stopped and 200 <= int(stopped[1]) < 400, output
-
-
-@pytest.mark.slow
-def test_a_worker_that_dies_ends_the_others(tmp_path: Path) -> None:
-    settings = (f"--trainer.default_root_dir={tmp_path}", *processes(2), "--save_every_n_steps=5")
-    process = run(tmp_path, "fit", "--model=CNN", *settings)
-    folder = tmp_path / "lightning_logs" / "cnn" / "version_0"
-    while process.poll() is None and not Run(folder).checkpoint.exists():
-        time.sleep(0.05)
-    worker = int(subprocess.check_output(["pgrep", "-P", str(process.pid), "-f", "fit"], text=True).split()[0])
-    os.kill(worker, signal.SIGKILL)
-    output, _ = process.communicate(timeout=30)
-    assert process.returncode != 0
-    assert str(worker) in output or "error" in output

@@ -2,13 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
-from src.runs.checkpoints import load_checkpoint
 from tests.conftest import RunCLI
+from tests.training.conftest import assert_identical
 from tests.training.test_distributed import finish, processes, run
 
 SHORT = ("--trainer.limit_train_batches=8", "--trainer.limit_val_batches=2", "--trainer.limit_test_batches=2")
@@ -18,24 +16,6 @@ EVERY_3_STEPS = (
     "--trainer.callbacks.save_top_k=-1",
     "--trainer.callbacks.filename={step}",
 )
-
-
-def assert_identical(first: Path, second: Path) -> None:
-    """All of a checkpoint that decides what comes next."""
-    one, other = load_checkpoint(first), load_checkpoint(second)
-    for name in ("state_dict", "optimizer_states", "epoch", "global_step", "train_metrics"):
-        torch.testing.assert_close(one[name], other[name], rtol=0, atol=0)
-    assert order_state(one) == order_state(other)
-    assert random_states(one) == random_states(other)
-
-
-def order_state(checkpoint: dict[str, Any]) -> list[dict[str, int]]:
-    return checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
-
-
-def random_states(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
-    states = checkpoint["callbacks"]["RandomState"]["states"]
-    return [{**state, "torch": state["torch"].tolist()} for state in states]
 
 
 def last_epoch(run: Path, epoch: int) -> dict[str, float]:
