@@ -23,7 +23,7 @@ from tests.training.test_distributed import finish, processes, run
 
 def write_and_be_killed(path: str) -> None:
     CheckedCheckpointIO().save_checkpoint({"state_dict": {"w": torch.zeros(100_000)}}, path)
-    os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)  # all is written, nothing is renamed
+    os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)  # all is written, nothing is renamed
     CheckedCheckpointIO().save_checkpoint({"state_dict": {"w": torch.ones(100_000)}}, path)
 
 
@@ -75,8 +75,8 @@ def test_full_disk_keeps_the_checkpoint_before(cli: RunCLI, stop: Stop, tmp_path
 @pytest.mark.parametrize("model", ["LeNet5", "CNN"])
 def test_killed_at_hundreds_of_random_moments(mnist: Path, tmp_path: Path, model: str) -> None:
     runs = tmp_path / "killed" / "lightning_logs" / model.lower()
-    settings = ("fit", f"--model={model}", *SHORT, f"--data.data_dir={mnist}", "--save_every_n_steps=1")
-    settings += ("--resume=auto", "--trainer.enable_progress_bar=false")
+    settings = ["fit", f"--model={model}", *SHORT, f"--data.data_dir={mnist}", "--save_every_n_steps=1"]
+    settings += ["--resume=auto", "--trainer.enable_progress_bar=false"]
     moments = random.Random(0)
     kills = compared = 0
 
