@@ -6,6 +6,7 @@ import copy
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,6 +26,7 @@ from src.system.processes import gather_shares
 from src.tensorboard.logger import RunLogger
 
 
+@dataclass(eq=False)
 class TensorBoard(Callback):
     """What TensorBoard shows beside the curves.
 
@@ -40,21 +42,12 @@ class TensorBoard(Callback):
         filters: IMAGES tab: the weights of the first convolution.
     """
 
-    def __init__(
-        self,
-        hparams: bool = True,
-        texts: bool = True,
-        graph: bool = True,
-        mistakes: bool = True,
-        confusion: bool = True,
-        filters: bool = True,
-    ) -> None:
-        self.hparams = hparams
-        self.texts = texts
-        self.graph = graph
-        self.mistakes = mistakes
-        self.confusion = confusion
-        self.filters = filters
+    hparams: bool = True
+    texts: bool = True
+    graph: bool = True
+    mistakes: bool = True
+    confusion: bool = True
+    filters: bool = True
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
