@@ -32,6 +32,7 @@ from src.runs.checkpoints import CheckedCheckpointIO
 from src.runs.folder import Run
 from src.system.errors import UserError
 from src.system.memory import keep_freed_pages
+from src.system.processes import kill_launched_processes
 from src.training.callbacks import Progress, describe_result
 from src.training.stopping import Interrupted
 from src.training.trainer import run_logger, train, training_callbacks
@@ -142,7 +143,7 @@ class CLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         # If this process ends with an error, the processes of the other devices would wait for it forever.
-        atexit.register(_kill_processes, self.trainer.strategy.launcher)
+        atexit.register(kill_launched_processes, self.trainer.strategy.launcher)
 
     def fit(self, model: Classifier, datamodule: MNISTDataModule) -> None:
         if self.resumed_run and self.trainer.is_global_zero:
@@ -165,11 +166,6 @@ class CLI(LightningCLI):
         result = metrics.compute()  # collective: it reduces over all processes
         if self.trainer.is_global_zero:
             print(describe_result(type(self.model).__name__, images, result))
-
-
-def _kill_processes(launcher: Any) -> None:
-    for process in getattr(launcher, "procs", []):
-        process.kill()
 
 
 def _as_list(value: Any) -> list[Any]:

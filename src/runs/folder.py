@@ -1,9 +1,8 @@
 """The folder of a run: its files, whether the run is finished, and whether a training is using it."""
 
-import fcntl
 import json
-import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from src.runs.checkpoints import LAST, PREVIOUS
 from src.system.errors import UserError
+
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,16 @@ class Run:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other trainings out of the folder, or raise a `UserError` if one is there. Ends with this process."""
-        descriptor = os.open(self.folder, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError:
+            with FileLock(self.folder / LOCK, timeout=0):
+                yield
+        except Timeout:
             raise UserError(f"Another process is training in {self.folder}.") from None
-        finally:
-            os.close(descriptor)
+
+    def remove_if_empty(self) -> None:
+        """Remove the folder if the training ended before it wrote anything."""
+        if [path.name for path in self.folder.iterdir()] == [LOCK]:
+            shutil.rmtree(self.folder, ignore_errors=True)  # Windows keeps a locked file
 
 
 def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:

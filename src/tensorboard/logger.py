@@ -5,7 +5,6 @@
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +100,6 @@ class RunLogger(TensorBoardLogger):
         super().finalize(status)
         for writer in self._writers.values():
             writer.close()
-        if status == "failed":
-            with suppress(OSError):  # the folder is kept if it isn't empty
-                Path(self.log_dir).rmdir()
 
     def writer(self, sub_run: str) -> SummaryWriter:
         """Return the writer of a sub-run. Only for the process with rank 0."""

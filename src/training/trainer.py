@@ -5,9 +5,9 @@ which order, is listed here. To add a callback to all trainings, add it to `trai
 """
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning import Callback, Trainer
@@ -77,9 +77,15 @@ def _check_number_of_outputs(network: Classifier, data: MNISTDataModule) -> None
         raise UserError(f"{name} has {outputs} outputs, but the data set has {len(data.classes)} classes.")
 
 
-def _locked_run_folder(trainer: Trainer) -> AbstractContextManager[Any]:
+@contextmanager
+def _locked_run_folder(trainer: Trainer) -> Iterator[None]:
     if not isinstance(trainer.logger, RunLogger) or not trainer.is_global_zero:
-        return nullcontext()
-    folder = Path(trainer.logger.log_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    return Run(folder).locked()
+        yield
+        return
+    run = Run(Path(trainer.logger.log_dir))
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with run.locked():
+        try:
+            yield
+        finally:
+            run.remove_if_empty()

@@ -37,7 +37,7 @@ def test_fit_from_the_shell_leaves_a_whole_run_and_tells_what_came_out(mnist: Pa
     run = tmp_path / "lightning_logs" / "lenet5" / "version_0"
     assert outcome.run == run
     files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file() and "tfevents" not in path.name}
-    assert files == {"config.yaml", "checkpoints/last.ckpt", "accuracy.png", "loss.png", "results.json"}
+    assert files == {".lock", "config.yaml", "checkpoints/last.ckpt", "accuracy.png", "loss.png", "results.json"}
     assert "Epoch 1/1" in outcome.out and "train_loss=" in outcome.out and "train_accuracy=" in outcome.out
 
     results = json.loads((run / "results.json").read_text())
