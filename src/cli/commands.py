@@ -83,7 +83,9 @@ def _add_compare_options(parser: LightningArgumentParser) -> None:
 
 
 def _compare(given: Namespace, fit: LightningArgumentParser, words: list[str]) -> None:
-    from src.comparison.compare import Trainings, compare  # imports scipy and jinja2, which take half a second
+    # These import scipy and jinja2, which take half a second.
+    from src.comparison.compare import Trainings, compare
+    from src.report.report import collect_numbers, summarise, write_report
 
     if not given.folders and not given.train:
         raise UserError("Name folders of runs, or configs: compare lightning_logs/lenet5 lightning_logs/cnn")
@@ -100,7 +102,7 @@ def _compare(given: Namespace, fit: LightningArgumentParser, words: list[str]) -
         if same := [one.config for one in planned if one.settings == settings]:
             raise UserError(f"{path} trains the same as {same[0]}.")
         planned.append(Trainings(path, short_name(config.model.class_path), settings, runs_folder(config), given.seeds))
-    compare(
+    comparison = compare(
         [Path(folder) for folder in given.folders],
         planned,
         given.margin,
@@ -109,6 +111,9 @@ def _compare(given: Namespace, fit: LightningArgumentParser, words: list[str]) -
         Path(given.data_dir) if given.data_dir else None,
         [*PROGRAM.split(), *words],
     )
+    report = collect_numbers(comparison)
+    page = write_report(report, comparison)
+    print(f"\n{summarise(report)}\n\nReport: {page}")
 
 
 COMMANDS = {

@@ -1,5 +1,6 @@
-"""Which runs are compared: groups of runs that differ in nothing but their seed."""
+"""Which runs are compared: groups of runs that differ only in their seed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,14 @@ from src.runs.folder import Run, find_runs
 from src.runs.recipe import differences, has_recipe, recipe
 from src.system.errors import UserError
 
-LeftOut = dict[Path, str]  # run folder → why it isn't compared
+LeftOut = dict[Path, str]  # run folder → the reason
 
 NEEDED_RESULTS = {"model", "parameters", "epochs", "seed", "test", "curves", "train_seconds"}
 
 
 @dataclass
 class Group:
-    """Runs of one network and one config, one for each seed."""
+    """Runs of one network and one recipe."""
 
     name: str
     recipe: dict[str, Any]
@@ -23,10 +24,10 @@ class Group:
 
 
 def find_groups(folders: list[Path]) -> tuple[list[Group], LeftOut]:
-    """Of each network below each folder, the config with the most finished runs.
+    """Find the networks below each folder; of each, the recipe with the most finished runs.
 
     Returns:
-        The groups, and why each other run was left out.
+        The groups, and for each other run the reason why it is left out.
 
     Raises:
         UserError: A folder holds no finished run.
@@ -43,28 +44,25 @@ def find_groups(folders: list[Path]) -> tuple[list[Group], LeftOut]:
             by_recipe: list[Group] = []
             for run in finished:
                 if run.results["model"] == model:
-                    add(by_recipe, Group(model, recipe(run.config), [run]))
+                    merge(by_recipe, Group(model, recipe(run.config), [run]))
             chosen = max(by_recipe, key=lambda group: len(group.runs))
-            add(groups, chosen)
+            merge(groups, chosen)
             for other in by_recipe:
                 if other is not chosen:
-                    reason = f"Other settings than the most runs there: {_in_words(other.recipe, chosen.recipe)}."
+                    settings = "; ".join(differences(other.recipe, chosen.recipe)).replace(" and ", ", not ")
+                    reason = f"Its settings differ from those of most runs there: {settings}."
                     left_out |= {run.folder: reason for run in other.runs}
     return groups, left_out
 
 
 def find_group(name: str, folder: Path, settings: dict[str, Any], seeds: range) -> Group:
-    """The finished runs of these settings and seeds in `folder`."""
-    runs = find_runs(folder)
-    return Group(
-        name,
-        settings,
-        [run for run in runs if _is_usable(run, {}) and has_recipe(run, settings) and run.results["seed"] in seeds],
-    )
+    """Return the finished runs of these settings and seeds in `folder`."""
+    runs = [run for run in find_runs(folder) if _is_usable(run, {}) and has_recipe(run, settings)]
+    return Group(name, settings, [run for run in runs if run.results["seed"] in seeds])
 
 
-def add(groups: list[Group], new: Group) -> None:
-    """Add a group, or its runs to the group of the same recipe."""
+def merge(groups: list[Group], new: Group) -> None:
+    """Append a group, or add its runs to the group of the same recipe."""
     for group in groups:
         if group.recipe == new.recipe:
             group.runs += [run for run in new.runs if run not in group.runs]
@@ -73,58 +71,38 @@ def add(groups: list[Group], new: Group) -> None:
 
 
 def count_each_seed_once(groups: list[Group], left_out: LeftOut) -> None:
-    """Keep the first run of each seed, in the order of seeds."""
+    """Keep the first run of each seed, in the order of the seeds."""
     for group in groups:
         chosen: dict[int, Run] = {}
         for run in group.runs:
             first = chosen.setdefault(run.results["seed"], run)
             if first is not run:
-                left_out[run.folder] = f"Seed {run.results['seed']} counts once, with {first.folder}."
+                left_out[run.folder] = f"Seed {run.results['seed']} is already counted, with {first.folder}."
         group.runs = [chosen[seed] for seed in sorted(chosen)]
 
 
 def common_classes(recipes: list[dict[str, Any]]) -> list[str] | None:
-    """The classes that all these tell apart, see `MNISTDataModule`.
+    """Return the classes that all these recipes have, see `MNISTDataModule`.
 
     Raises:
-        UserError: They were not all trained on the same data set.
+        UserError: They differ, so the data sets do.
     """
     first, *others = (recipe.get("data.classes") for recipe in recipes)
     for other in others:
         if other != first:
             names = [", ".join(classes) if classes else "MNIST's digits" for classes in (first, other)]
-            raise UserError(f"Runs of different data sets can't be compared: {names[0]}, and {names[1]}.")
+            raise UserError(f"Runs on different data sets can't be compared: {names[0]}, and {names[1]}.")
     return first
 
 
-def data_differences(groups: list[Group]) -> list[str]:
-    """Data settings in which the groups differ, as ``data.val_size: 0 and 5000``."""
+def data_differences(groups: Sequence[Group]) -> list[str]:
+    """Return the data settings in which the groups differ, as ``data.val_size: 0 and 5000``."""
     data = [{name: value for name, value in group.recipe.items() if name.startswith("data.")} for group in groups]
     return list(dict.fromkeys(text for other in data[1:] for text in differences(data[0], other)))
 
 
-def _is_usable(run: Run, left_out: LeftOut) -> bool:
-    if not run.is_finished:
-        left_out[run.folder] = f"Not finished; go on with: fit --resume {run.folder}"
-        return False
-    try:
-        if missing := NEEDED_RESULTS - run.results.keys():
-            raise UserError(f"Its results.json is of another version: it has no {', '.join(sorted(missing))}.")
-        if not isinstance(run.results["model"], str):
-            raise UserError("Its results.json names no network.")
-        if not {"errors", "images"} <= run.results["test"].keys():
-            raise UserError("Its results.json tells no test errors.")
-        classes = recipe(run.config).get("data.classes", [])
-        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-            raise UserError("Its config.yaml names no classes.")
-    except (UserError, AttributeError) as error:
-        left_out[run.folder] = str(error)
-        return False
-    return True
-
-
 def name_apart(groups: list[Group]) -> None:
-    """Add to the names of groups of the same network what sets them apart."""
+    """Add the settings that differ to the names of groups of the same network."""
     names = [group.name for group in groups]
     for group, network in zip(groups, names, strict=True):
         others = [other for other, name in zip(groups, names, strict=True) if name == network and other is not group]
@@ -137,5 +115,21 @@ def name_apart(groups: list[Group]) -> None:
             group.name += f" ({', '.join(f'{name} {value}' for name, value in settings.items())})"
 
 
-def _in_words(one: dict[str, Any], other: dict[str, Any]) -> str:
-    return "; ".join(text.replace(" and ", ", not ") for text in differences(one, other))
+def _is_usable(run: Run, left_out: LeftOut) -> bool:
+    if not run.is_finished:
+        left_out[run.folder] = f"It is not finished. Continue it: python -m src fit --resume {run.folder}"
+        return False
+    try:
+        if missing := NEEDED_RESULTS - run.results.keys():
+            raise UserError(f"Its results.json has no {', '.join(sorted(missing))}. Another version wrote it.")
+        if not isinstance(run.results["model"], str):
+            raise UserError("Its results.json names no network.")
+        if not {"errors", "images"} <= run.results["test"].keys():
+            raise UserError("Its results.json has no test errors.")
+        classes = recipe(run.config).get("data.classes", [])
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise UserError("Its config.yaml names no classes.")
+    except (UserError, AttributeError) as error:
+        left_out[run.folder] = str(error)
+        return False
+    return True

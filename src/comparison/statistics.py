@@ -1,4 +1,4 @@
-"""What can be said about the difference of two networks from a few runs of each. Errors are counted in test images."""
+"""What a few runs of each network show about the difference of two networks. Errors are counted in test images."""
 
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -12,10 +12,12 @@ from scipy.optimize import brentq
 
 LEVEL = 0.95
 POWER = 0.80
-# How much the spread between few seeds must exceed what images explain to be counted: chosen in simulations, in which
-# a lower value covers too often where seeds have no effect of their own, and a higher one too seldom where they have.
+# The spread between seeds counts only where it exceeds this multiple of the spread that the images explain. The value
+# was chosen in simulations: with a lower one the interval is too wide where seeds have no effect of their own, with a
+# higher one it is too narrow where they have.
 BEYOND_CHANCE = 1.25
 DIFFERENCES_OF_INTEREST = (5, 7, 10, 20)  # images in 10,000; 7 is the published difference
+BETTER, SAME, UNKNOWN = "better", "no difference that matters", "cannot tell"
 
 Wrong = NDArray[np.bool_]  # (runs S, images N): True where a run is wrong about an image
 
@@ -37,31 +39,47 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """The first network's mean errors minus the second's. Without two runs of each there are no intervals."""
+    """The first network's mean errors minus the second's. The intervals need two runs of each network."""
 
     mean: float
-    same_images: Interval | None  # other seeds
-    other_images: Interval | None  # other seeds and other images of the same kind
+    over_seeds: Interval | None  # other seeds, the same test images
+    over_seeds_and_images: Interval | None  # other seeds and other test images of the same kind
 
 
-def compare(wrong: list[Wrong]) -> dict[tuple[int, int], Difference]:
-    """The difference of the mean errors of each pair of networks, with intervals that hold for all pairs together."""
+def differences(wrong: list[Wrong]) -> dict[tuple[int, int], Difference]:
+    """Return the difference of each pair of networks, with intervals that hold for all pairs together."""
     errors = [wrong_SN.sum(axis=1) for wrong_SN in wrong]
-    same_images = seeds(errors)
     return {
         (a, b): Difference(
             float(errors[a].mean() - errors[b].mean()),
             interval,
-            seeds_and_images(wrong[a], wrong[b], len(wrong)) if interval else None,
+            interval_over_seeds_and_images(wrong[a], wrong[b], len(wrong)) if interval else None,
         )
-        for (a, b), interval in same_images.items()
+        for (a, b), interval in intervals_over_seeds(errors).items()
     }
 
 
-def seeds(values: list[NDArray[Any]]) -> dict[tuple[int, int], Interval | None]:
-    """Interval of the difference of means for other seeds, for each pair; None where a spread is not known.
+def verdict(difference: Difference, margin: float) -> str:
+    """Return BETTER, SAME or UNKNOWN, from the interval over seeds. A wide interval never counts as equality.
 
-    For two networks this is Welch's interval (Welch 1947), for more that of Games and Howell (1976).
+    Args:
+        difference: Of the two networks.
+        margin: The largest difference, in images, that doesn't matter.
+    """
+    if difference.over_seeds is None:
+        return UNKNOWN
+    if difference.over_seeds.excludes_zero:
+        return BETTER
+    return SAME if difference.over_seeds.within(margin) else UNKNOWN
+
+
+def intervals_over_seeds(values: list[NDArray[Any]]) -> dict[tuple[int, int], Interval | None]:
+    """Return the interval of each difference of means for other seeds; None where a spread is not known.
+
+    Two networks get Welch's interval (Welch 1947), more get those of Games and Howell (1976).
+
+    Args:
+        values: One value for each run, for each network.
     """
     pairs = list(combinations(range(len(values)), 2))
     if not all(len(values_S) > 1 and values_S.var() > 0 for values_S in values):
@@ -73,67 +91,65 @@ def seeds(values: list[NDArray[Any]]) -> dict[tuple[int, int], Interval | None]:
     return {(a, b): Interval(float(found.low[a, b]), float(found.high[a, b])) for a, b in pairs}
 
 
-def seeds_and_images(wrong_a_SN: Wrong, wrong_b_SN: Wrong, networks: int = 2) -> Interval:
-    """Interval of the difference for other seeds and other test images.
+def interval_over_seeds_and_images(wrong_a_SN: Wrong, wrong_b_SN: Wrong, n_networks: int = 2) -> Interval:
+    """Return the interval of the difference for other seeds and other test images.
 
-    Each run meets each image, so seeds and images are crossed (Owen 2007, "The pigeonhole bootstrap").
-    The variance is that of the images plus what the seeds vary beyond it: the images' part already
-    counts the interaction, by which each run is wrong about other images. In simulations the interval
-    covers the truth 93 to 97 times in 100, for 3, 5 and 10 runs (tests/comparison/test_statistics.py).
+    Every run is tested on every image, so seeds and images are crossed (Owen 2007, "The pigeonhole bootstrap").
+    The variance is that of the images plus the part of the spread between seeds that exceeds the interaction:
+    the variance of the images already includes the interaction, which is that each run is wrong about other images.
+    In simulations the interval covers the truth 93 to 97 times in 100, for 3, 5 and 10 runs
+    (tests/comparison/test_statistics.py).
     """
-    images = wrong_a_SN.shape[1]
+    n_images = wrong_a_SN.shape[1]
     difference_N = wrong_a_SN.mean(axis=0) - wrong_b_SN.mean(axis=0)
-    from_images = images * difference_N.var(ddof=1)
+    from_images = n_images * difference_N.var(ddof=1)
     from_seeds, seeds_df = welch_variance(wrong_a_SN.sum(axis=1), wrong_b_SN.sum(axis=1))
     interaction = sum(wrong_SN.var(axis=0, ddof=1).sum() / len(wrong_SN) for wrong_SN in (wrong_a_SN, wrong_b_SN))
-    variance, degrees = from_images, images - 1.0
+    variance, degrees = from_images, n_images - 1.0
     if from_seeds > BEYOND_CHANCE * interaction:
         variance += from_seeds - interaction
-        # Satterthwaite: the part from the seeds has few degrees of freedom, that from the images many.
+        # Satterthwaite: the part of the seeds has few degrees of freedom, that of the images many.
         degrees = variance**2 / (from_seeds**2 / seeds_df + from_images**2 / degrees)
-    half = critical(networks, degrees) * np.sqrt(variance)
-    mean = images * difference_N.mean()
+    half = critical(n_networks, degrees) * np.sqrt(variance)
+    mean = n_images * difference_N.mean()
     return Interval(float(mean - half), float(mean + half))
 
 
 def welch_variance(a_S: NDArray[Any], b_S: NDArray[Any]) -> tuple[float, float]:
-    """The variance of the difference of two means, and its degrees of freedom (Welch–Satterthwaite)."""
+    """Return the variance of the difference of two means, and its degrees of freedom (Welch–Satterthwaite)."""
     shares = [values_S.var(ddof=1) / len(values_S) for values_S in (a_S, b_S)]
     return sum(shares), _degrees(shares, [len(a_S), len(b_S)])
 
 
-def _degrees(shares: list[float], runs: list[int]) -> float:
-    return sum(shares) ** 2 / sum(share**2 / (n - 1) for share, n in zip(shares, runs, strict=True))
+def _degrees(shares: list[float], n_runs: list[int]) -> float:
+    return sum(shares) ** 2 / sum(share**2 / (n - 1) for share, n in zip(shares, n_runs, strict=True))
 
 
-def critical(networks: int, degrees: float) -> float:
-    """How many standard errors an interval reaches: Student's t for two networks, Tukey's range for more."""
-    if networks == 2:
+def critical(n_networks: int, degrees: float) -> float:
+    """Return the half width of an interval in standard errors: Student's t for two networks, Tukey's range for more."""
+    if n_networks == 2:
         return float(stats.t.ppf((1 + LEVEL) / 2, degrees))
-    return float(stats.studentized_range.ppf(LEVEL, networks, degrees) / np.sqrt(2))
-
-
-# --- One run of each -----------------------------------------------------------------------------------
+    return float(stats.studentized_range.ppf(LEVEL, n_networks, degrees) / np.sqrt(2))
 
 
 def single_runs_agree(fewer_S: NDArray[Any], more_S: NDArray[Any]) -> float:
-    """How often one run of each, drawn at random, has the order of the means; ties count half.
+    """Return how often two runs, one of each network, have the order of the means. Ties count half.
 
     Args:
-        fewer_S: Errors of each run of the network that makes fewer on average.
+        fewer_S: Errors of each run of the network with the lower mean.
         more_S: Those of the other.
     """
     return float(stats.mannwhitneyu(more_S, fewer_S).statistic / (len(fewer_S) * len(more_S)))
 
 
 def mcnemar(wrong_a_N: NDArray[np.bool_], wrong_b_N: NDArray[np.bool_]) -> float:
-    """The p value of McNemar's exact test of two runs on the same images (McNemar 1947)."""
+    """Return the p value of McNemar's exact test of two runs on the same images (McNemar 1947)."""
     only_a, only_b = int((wrong_a_N & ~wrong_b_N).sum()), int((wrong_b_N & ~wrong_a_N).sum())
     return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
 def misleading_pairs(wrong_a_SN: Wrong, wrong_b_SN: Wrong) -> dict[str, float | None]:
-    """The share of pairs of single runs with McNemar's p < 0.05: across the networks, and within each."""
+    """Return the share of pairs of single runs with McNemar's p < 0.05: across the networks, and within each."""
 
     def share(pairs: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]) -> float | None:
         return float(np.mean([mcnemar(*pair) < 0.05 for pair in pairs])) if pairs else None
@@ -145,60 +161,38 @@ def misleading_pairs(wrong_a_SN: Wrong, wrong_b_SN: Wrong) -> dict[str, float | 
     }
 
 
-# --- Power ---------------------------------------------------------------------------------------------
-
-
-def power(difference: float, spreads: tuple[float, float], runs: tuple[int, int], networks: int = 2) -> float:
-    """The chance that the interval over seeds excludes zero, if the true difference is `difference`.
+def power(difference: float, spreads: tuple[float, float], n_runs: tuple[int, int], n_networks: int = 2) -> float:
+    """Return the probability that the interval over seeds excludes zero.
 
     Args:
-        difference: In images.
+        difference: The true difference, in images.
         spreads: Standard deviation of the errors between the seeds of each network.
-        runs: Runs of each.
-        networks: How many networks are compared.
+        n_runs: Of each network.
+        n_networks: How many networks are compared.
     """
-    shares = [spread**2 / n for spread, n in zip(spreads, runs, strict=True)]
-    degrees = _degrees(shares, list(runs))
-    limit = critical(networks, degrees)
+    shares = [spread**2 / n for spread, n in zip(spreads, n_runs, strict=True)]
+    degrees = _degrees(shares, list(n_runs))
+    limit = critical(n_networks, degrees)
     shift = difference / np.sqrt(sum(shares))
-    wrong_way = np.nan_to_num(stats.nct.cdf(-limit, degrees, shift))  # nan where it is too small for scipy
+    wrong_way = np.nan_to_num(stats.nct.cdf(-limit, degrees, shift))  # NaN where it is too small for scipy
     return float(stats.nct.sf(limit, degrees, shift) + wrong_way)
 
 
-def smallest_difference(spreads: tuple[float, float], runs: tuple[int, int], networks: int = 2) -> float:
-    """The difference, in images, that these runs would find with 80 % power."""
-    enough = float(np.sqrt(sum(spread**2 / n for spread, n in zip(spreads, runs, strict=True))))
-    while power(enough, spreads, runs, networks) < POWER:
+def smallest_difference(spreads: tuple[float, float], n_runs: tuple[int, int], n_networks: int = 2) -> float:
+    """Return the difference, in images, that these runs find with 80 % power."""
+    enough = float(np.sqrt(sum(spread**2 / n for spread, n in zip(spreads, n_runs, strict=True))))
+    while power(enough, spreads, n_runs, n_networks) < POWER:
         enough *= 2
-    return float(brentq(lambda difference: power(difference, spreads, runs, networks) - POWER, 0, enough))
+    return float(brentq(lambda difference: power(difference, spreads, n_runs, n_networks) - POWER, 0, enough))
 
 
-def runs_needed(difference: float, spreads: tuple[float, float], networks: int = 2) -> int:
-    """Runs of each network that find `difference` with 80 % power."""
+def runs_needed(difference: float, spreads: tuple[float, float], n_networks: int = 2) -> int:
+    """Return how many runs of each network find `difference` with 80 % power."""
 
-    def is_enough(runs: int) -> bool:
-        return power(difference, spreads, (runs, runs), networks) >= POWER
+    def is_enough(n_runs: int) -> bool:
+        return power(difference, spreads, (n_runs, n_runs), n_networks) >= POWER
 
     most = 2
     while not is_enough(most):
         most *= 2
     return 2 + bisect_left(range(2, most), True, key=is_enough)
-
-
-# --- Verdict -------------------------------------------------------------------------------------------
-
-BETTER, SAME, UNKNOWN = "better", "no difference that matters", "cannot tell"
-
-
-def verdict(difference: Difference, margin: float) -> str:
-    """One of three, from the interval over seeds. A wide interval is never taken for equality.
-
-    Args:
-        difference: Of the two networks.
-        margin: The largest difference, in images, that doesn't matter.
-    """
-    if difference.same_images is None:
-        return UNKNOWN
-    if difference.same_images.excludes_zero:
-        return BETTER
-    return SAME if difference.same_images.within(margin) else UNKNOWN

@@ -1,4 +1,4 @@
-"""Trains what a comparison lacks, one run after the other, each in a process of its own."""
+"""The runs that a comparison still needs: trained one after the other, each in its own process."""
 
 import json
 import signal
@@ -14,6 +14,8 @@ from src.system.errors import UserError
 from src.system.files import replace_when_whole
 from src.training.stopping import Interrupted
 
+KEPT = "Finished runs are kept. Run the same command again to continue."
+
 
 @dataclass(frozen=True)
 class Trainings:
@@ -21,23 +23,23 @@ class Trainings:
 
     config: str
     name: str  # of the network
-    settings: dict[str, Any]  # see `src.runs.folder.recipe`
-    folder: Path  # where its runs lie
-    seeds: int
+    settings: dict[str, Any]  # see `src.runs.recipe`
+    folder: Path  # of its runs
+    n_seeds: int
 
     def finished(self) -> Group:
-        return find_group(self.name, self.folder, self.settings, range(self.seeds))
+        return find_group(self.name, self.folder, self.settings, range(self.n_seeds))
 
 
 def train_missing(planned: list[Trainings]) -> None:
-    """Train every config with every seed, but for the runs that are finished; a run that was cut goes on.
+    """Train every config with every seed. Finished runs are skipped; an interrupted run is continued.
 
-    The networks alternate, so that what else the machine does falls on all alike.
+    The networks take turns, so that other load on the machine affects all of them.
 
     Raises:
         UserError: A training failed.
     """
-    wanted = [(seed, trainings) for seed in range(planned[0].seeds) for trainings in planned]
+    wanted = [(seed, trainings) for seed in range(planned[0].n_seeds) for trainings in planned]
     for number, (seed, trainings) in enumerate(wanted, start=1):
         if seed in [run.results["seed"] for run in trainings.finished().runs]:
             continue
@@ -45,27 +47,29 @@ def train_missing(planned: list[Trainings]) -> None:
         command = [sys.executable, "-m", "src", "fit", "--config", trainings.config]
         code = _run([*command, "--seed_everything", str(seed), "--resume", "auto"])
         if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-            raise Interrupted(code - 128, "Finished runs are kept; the same command goes on.")
+            raise Interrupted(code - 128, KEPT)
         if code != 0:
             raise UserError(
-                f"The training of {trainings.name} with seed {seed} ended with exit code {code}, see above. "
-                "Finished runs are kept; the same command goes on."
+                f"The training of {trainings.name} with seed {seed} failed with exit code {code}; see above. {KEPT}"
             )
 
 
 def fix_number(planned: list[Trainings], path: Path) -> str:
-    """Keep in a file when the number of seeds was fixed, and say so in a sentence for the report.
+    """Record in a file when the number of seeds was fixed, and return the sentences about it for the report.
 
-    A number that is changed after runs were seen is a choice that can favour a result; so each is told.
+    A number that is changed after the results are known can favour one of them. So every change is reported.
+
+    Raises:
+        UserError: The file is damaged.
     """
     finished = sum(len(trainings.finished().runs) for trainings in planned)
     try:
         fixed = json.loads(path.read_text()) if path.exists() else []
     except ValueError:
-        raise UserError(f"{path} is damaged. Delete it; what it told of earlier numbers of runs is lost.") from None
-    if not fixed or fixed[-1]["seeds"] != planned[0].seeds:
+        raise UserError(f"{path} is damaged. Delete it; the record of earlier numbers of runs is lost.") from None
+    if not fixed or fixed[-1]["seeds"] != planned[0].n_seeds:
         when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-        fixed.append({"seeds": planned[0].seeds, "fixed": when, "finished_runs": finished})
+        fixed.append({"seeds": planned[0].n_seeds, "fixed": when, "finished_runs": finished})
         path.parent.mkdir(parents=True, exist_ok=True)
         with replace_when_whole(path) as file:
             file.write(f"{json.dumps(fixed, indent=1)}\n".encode())
@@ -81,13 +85,13 @@ def _time_left(wanted: list[tuple[int, Trainings]]) -> str:
     for trainings in {id(trainings): trainings for _, trainings in wanted}.values():
         done = [run.results["train_seconds"] for run in trainings.finished().runs]
         if not done:
-            return " (time left: known after the first run of each)"
-        seconds += (trainings.seeds - len(done)) * sum(done) / len(done)
+            return " (time left unknown until each network has a run)"
+        seconds += (trainings.n_seeds - len(done)) * sum(done) / len(done)
     return f" (about {max(1, round(seconds / 60))} min left)"
 
 
 def _run(command: list[str]) -> int:
-    """Run a training to its end, or until it has saved itself on a signal."""
+    """Run a training until it ends, or until it has stopped on a signal and saved its state."""
     with subprocess.Popen(command) as process:
         # Ctrl-C reaches both processes, SIGTERM only this one.
         handlers = {

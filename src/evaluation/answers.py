@@ -19,7 +19,7 @@ from src.runs.network import TrainedNetwork
 from src.system.errors import UserError
 from src.system.files import replace_when_whole
 
-# A training on another device or number of threads may round the other way on a few images.
+# A training on another device or number of threads may round a few answers differently.
 ROUNDED_IMAGES = 3
 
 
@@ -32,7 +32,7 @@ class Evaluation:
 
 
 def evaluate(runs: list[Run], images_NHW: Tensor, labels_N: Tensor) -> tuple[dict[Run, Evaluation], dict[Run, str]]:
-    """Evaluate each run, or read what was kept from an evaluation of the same checkpoint.
+    """Evaluate each run, or read its kept evaluation if checkpoint, test images and corruptions are still the same.
 
     Args:
         runs: Finished runs.
@@ -40,31 +40,27 @@ def evaluate(runs: list[Run], images_NHW: Tensor, labels_N: Tensor) -> tuple[dic
         labels_N: Their labels.
 
     Returns:
-        The evaluations, and why each run that has none can't be used.
+        The evaluations, and for each run without one the reason.
     """
-    kept: dict[Run, Evaluation] = {}
-    new: dict[Run, TrainedNetwork] = {}
+    found: dict[Run, Evaluation] = {}
+    networks: dict[Run, TrainedNetwork] = {}  # still to evaluate
     left_out: dict[Run, str] = {}
     keys: dict[Run, str] = {}
     for run in runs:
         try:
-            keys[run] = _key(run)
-            if (evaluation := _read(run, keys[run])) is not None:
-                kept[run] = evaluation
+            keys[run] = _key(run, images_NHW, labels_N)
+            if (kept := _read(run, keys[run])) is not None:
+                found[run] = kept
             else:
-                new[run] = TrainedNetwork(run.checkpoint)
+                networks[run] = TrainedNetwork(run.checkpoint)
         except UserError as error:
             left_out[run] = str(error)
-    for run, evaluation in _evaluate(new, images_NHW, labels_N).items():
+    for run, new in _evaluate(networks, images_NHW, labels_N).items():
         with replace_when_whole(_path(run)) as file:
-            np.savez(
-                file, key=keys[run], probabilities=evaluation.probabilities_NK, robustness=evaluation.robustness_CS
-            )
-        kept[run] = evaluation
-    for run, evaluation in kept.items():
-        if reason := _contradiction(run, evaluation, labels_N):
-            left_out[run] = reason
-    return {run: kept[run] for run in runs if run not in left_out}, left_out
+            np.savez(file, key=keys[run], probabilities=new.probabilities_NK, robustness=new.robustness_CS)
+        found[run] = new
+    left_out |= {run: reason for run in found if (reason := _contradiction(run, found[run], labels_N))}
+    return {run: found[run] for run in runs if run not in left_out}, left_out
 
 
 def _evaluate(networks: dict[Run, TrainedNetwork], images_NHW: Tensor, labels_N: Tensor) -> dict[Run, Evaluation]:
@@ -72,8 +68,8 @@ def _evaluate(networks: dict[Run, TrainedNetwork], images_NHW: Tensor, labels_N:
         return {}
     chosen = choose_images(labels_N)
     robustness = {run: np.zeros((len(CORRUPTIONS), STRENGTHS)) for run in networks}
-    images = len(networks) * (len(images_NHW) + len(CORRUPTIONS) * STRENGTHS * len(chosen))
-    with tqdm(total=images, desc=f"Testing {len(networks)} runs", unit=" images", unit_scale=True) as bar:
+    n_images = len(networks) * (len(images_NHW) + len(CORRUPTIONS) * STRENGTHS * len(chosen))
+    with tqdm(total=n_images, desc=f"Testing {len(networks)} runs", unit=" images", unit_scale=True) as bar:
         probabilities = {run: _predict(network, images_NHW, bar.update) for run, network in networks.items()}
         for row, name in enumerate(CORRUPTIONS):
             for step in range(STRENGTHS):
@@ -93,13 +89,16 @@ def _predict(network: TrainedNetwork, images_NHW: Tensor, progress: Callable[[in
 
 
 def _contradiction(run: Run, evaluation: Evaluation, labels_N: Tensor) -> str | None:
-    """Why the checkpoint can't be the one that results.json speaks of."""
+    """Return why results.json can't be that of this checkpoint, or None."""
     errors = int((evaluation.probabilities_NK.argmax(axis=1) != labels_N.numpy()).sum())
-    said = run.results["test"]
-    if said["images"] != len(labels_N):
-        return f"It was tested on {said['images']:,} images, not on all {len(labels_N):,}."
-    if abs(errors - said["errors"]) > ROUNDED_IMAGES:
-        return f"Its checkpoint makes {errors} errors, its results.json says {said['errors']}: other data, or changed."
+    tested = run.results["test"]
+    if tested["images"] != len(labels_N):
+        return f"It was tested on {tested['images']:,} images; this test set has {len(labels_N):,}."
+    if abs(errors - tested["errors"]) > ROUNDED_IMAGES:
+        return (
+            f"Its checkpoint makes {errors} errors, but its results.json says {tested['errors']}: "
+            "the checkpoint or the data has changed."
+        )
     return None
 
 
@@ -107,13 +106,16 @@ def _path(run: Run) -> Path:
     return run.folder / "evaluation.npz"
 
 
-def _key(run: Run) -> str:
-    """Changes with the checkpoint, and with the definition of the corruptions."""
+def _key(run: Run, images_NHW: Tensor, labels_N: Tensor) -> str:
+    """Return a hash of all that the evaluation depends on: checkpoint, test images, labels, and corruptions."""
     try:
         checkpoint = run.checkpoint.read_bytes()
     except OSError:
         raise UserError(f"Its checkpoint {run.checkpoint} is missing or can't be read.") from None
-    return hashlib.sha256(Path(corruptions.__file__).read_bytes() + checkpoint).hexdigest()
+    key = hashlib.sha256(corruptions.parameters().encode())
+    for part in (images_NHW.numpy().tobytes(), labels_N.numpy().tobytes(), checkpoint):
+        key.update(hashlib.sha256(part).digest())
+    return key.hexdigest()
 
 
 def _read(run: Run, key: str) -> Evaluation | None:
@@ -121,7 +123,9 @@ def _read(run: Run, key: str) -> Evaluation | None:
         with np.load(_path(run)) as kept:  # refuses pickles
             if str(kept["key"]) == key:
                 return Evaluation(kept["probabilities"], kept["robustness"])
-            print(f"{run.folder} has changed since the last comparison (or the corruptions have): tested anew.")
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass  # there is none, or it is damaged: evaluate anew
+        pass  # damaged
+    print(f"{run.folder}: its kept evaluation is of another checkpoint, test set or version. It is evaluated again.")
     return None

@@ -1,11 +1,12 @@
-"""Digits made harder to read, each in one way and five strengths.
+"""Test images made harder to read: eight corruptions in five strengths each.
 
-In the spirit of MNIST-C (N. Mu, J. Gilmer, arXiv:1906.02337), but with other corruptions and strengths: the figures
-can't be compared with its own.
+In the spirit of MNIST-C (N. Mu, J. Gilmer, arXiv:1906.02337), but with other corruptions and strengths: the results
+can't be compared with those of MNIST-C.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,13 +14,15 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transform
 
+VERSION = 1  # increase it when a function below computes other images from the same parameters
 SEED = 0
 STRENGTHS = 5  # of each corruption
 IMAGES_PER_CLASS = 200
+BILINEAR = InterpolationMode.BILINEAR
 
 
 class Corruption(NamedTuple):
-    """How pixels change: a function of images (N, 1, 28, 28) in 0…1, a strength, and a source of random numbers."""
+    """How pixels change: a function of images (N, 1, 28, 28) in 0…1, a strength, and a random number generator."""
 
     unit: str
     strengths: tuple[float, float, float, float, float]
@@ -27,32 +30,20 @@ class Corruption(NamedTuple):
 
 
 def _shift(x_NCHW: Tensor, pixels: float, random: np.random.Generator) -> Tensor:
-    def towards(x_NCHW: Tensor, angle: int) -> Tensor:
-        right, down = round(pixels * np.cos(np.radians(angle))), round(pixels * np.sin(np.radians(angle)))
-        return transform.affine(x_NCHW, angle=0, translate=[right, down], scale=1, shear=[0, 0])
-
-    return _one_of(x_NCHW, (0, 90, 180, 270), towards, random)
+    step = int(pixels)
+    moves = ([step, 0], [0, step], [-step, 0], [0, -step])  # right and down
+    return _one_of(x_NCHW, moves, lambda x, move: transform.affine(x, 0, move, 1, [0, 0]), random)
 
 
 def _rotate(x_NCHW: Tensor, degrees: float, random: np.random.Generator) -> Tensor:
-    def turned(x_NCHW: Tensor, sign: int) -> Tensor:
-        return transform.rotate(x_NCHW, sign * degrees, InterpolationMode.BILINEAR)
-
-    return _one_of(x_NCHW, (1, -1), turned, random)
+    return _one_of(x_NCHW, (degrees, -degrees), lambda x, angle: transform.rotate(x, angle, BILINEAR), random)
 
 
 def _scale(x_NCHW: Tensor, factor: float, random: np.random.Generator) -> Tensor:
-    def scaled(x_NCHW: Tensor, sign: int) -> Tensor:
-        return transform.affine(
-            x_NCHW,
-            angle=0,
-            translate=[0, 0],
-            scale=factor**sign,
-            shear=[0, 0],
-            interpolation=InterpolationMode.BILINEAR,
-        )
+    def scaled(x_NCHW: Tensor, scale: float) -> Tensor:
+        return transform.affine(x_NCHW, 0, [0, 0], scale, [0, 0], BILINEAR)
 
-    return _one_of(x_NCHW, (1, -1), scaled, random)
+    return _one_of(x_NCHW, (factor, 1 / factor), scaled, random)
 
 
 def _blur(x_NCHW: Tensor, sigma: float, random: np.random.Generator) -> Tensor:
@@ -69,25 +60,25 @@ def _contrast(x_NCHW: Tensor, factor: float, random: np.random.Generator) -> Ten
     return transform.adjust_contrast(x_NCHW, factor)
 
 
-def _stripes(x_NCHW: Tensor, number: float, random: np.random.Generator) -> Tensor:
+def _stripes(x_NCHW: Tensor, rows: float, random: np.random.Generator) -> Tensor:
     for image_CHW in x_NCHW:
-        for row in random.choice(x_NCHW.shape[2], int(number), replace=False):
-            transform.erase(image_CHW, int(row), 0, 1, x_NCHW.shape[3], torch.ones(1), inplace=True)
+        image_CHW[:, random.choice(x_NCHW.shape[2], int(rows), replace=False)] = 1
     return x_NCHW
 
 
 def _holes(x_NCHW: Tensor, side: float, random: np.random.Generator) -> Tensor:
+    side = int(side)
     for image_CHW in x_NCHW:
-        # Where the ink is: digits fill the middle 20 × 20 pixels.
-        row, column = random.integers(4, 24 - int(side), size=2, endpoint=True)
-        transform.erase(image_CHW, int(row), int(column), int(side), int(side), torch.zeros(1), inplace=True)
+        # Digits fill the middle 20 × 20 pixels.
+        row, column = random.integers(4, 24 - side, size=2, endpoint=True)
+        image_CHW[:, row : row + side, column : column + side] = 0
     return x_NCHW
 
 
 def _one_of(
-    x_NCHW: Tensor, choices: tuple[int, ...], apply: Callable[[Tensor, int], Tensor], random: np.random.Generator
+    x_NCHW: Tensor, choices: Sequence[Any], apply: Callable[[Tensor, Any], Tensor], random: np.random.Generator
 ) -> Tensor:
-    """Apply a transform in one of several ways, drawn for each image."""
+    """Transform each image with one of several values, drawn at random."""
     drawn_N = torch.from_numpy(random.integers(len(choices), size=len(x_NCHW)))
     for number, choice in enumerate(choices):
         x_NCHW[drawn_N == number] = apply(x_NCHW[drawn_N == number], choice)
@@ -106,6 +97,12 @@ CORRUPTIONS = {
 }
 
 
+def parameters() -> str:
+    """Return all that the corrupted images depend on, beside the images, as JSON."""
+    strengths = [(name, corruption.strengths) for name, corruption in CORRUPTIONS.items()]
+    return json.dumps([VERSION, SEED, IMAGES_PER_CLASS, strengths])
+
+
 def corrupt(images_NHW: Tensor, name: str, step: int) -> Tensor:
     """Apply the corruption `name` in strength number `step` (0…4). The same call gives the same images.
 
@@ -113,7 +110,7 @@ def corrupt(images_NHW: Tensor, name: str, step: int) -> Tensor:
         images_NHW: uint8.
 
     Returns:
-        (N, H, W) uint8: changed as pixels of 0…1, clipped, and rounded, as a file of images would be.
+        (N, H, W) uint8: changed as pixels of 0…1, clipped and rounded, as in an image file.
     """
     corruption = CORRUPTIONS[name]
     random = np.random.default_rng((SEED, list(CORRUPTIONS).index(name), step))
@@ -123,6 +120,6 @@ def corrupt(images_NHW: Tensor, name: str, step: int) -> Tensor:
 
 
 def choose_images(labels_N: Tensor) -> Tensor:
-    """The fixed images that are corrupted: indices, 200 for each class."""
+    """Return the indices of the images that are corrupted: always the same, 200 of each class."""
     order_N = torch.from_numpy(np.random.default_rng(SEED).permutation(len(labels_N)))
     return torch.cat([order_N[labels_N[order_N] == label][:IMAGES_PER_CLASS] for label in labels_N.unique()])

@@ -1,51 +1,76 @@
-"""report.html, report.json and the pictures of a comparison."""
+"""The report of a comparison: its numbers, and report.html, report.json and the figures made of them."""
 
 import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from torch import Tensor
+from matplotlib import rc_context
 
-from src.report.figures import INK, PAPER, draw_all
+from src.comparison.result import Comparison
+from src.comparison.words import ranking
+from src.report.section import Numbers
+from src.report.sections import SECTIONS
+from src.report.style import INK, PAPER, rc_params
 from src.system.files import replace_when_whole
 
-THEMES = ("light", "dark")
+
+def collect_numbers(comparison: Comparison) -> Numbers:
+    """Return everything that report.json holds: what all sections contribute."""
+    report: Numbers = {
+        "images": len(comparison.labels_N),
+        "classes": comparison.classes,
+        "margin": comparison.margin,
+        "ranking": ranking(comparison.pairs) if len(comparison.networks) > 2 else None,
+        "notes": comparison.notes,
+        "networks": [{"name": network.name} for network in comparison.networks],
+        "pairs": [{} for _ in comparison.pairs],
+    }
+    for section in SECTIONS.values():
+        for numbers, network in zip(report["networks"], comparison.networks, strict=True):
+            numbers |= section.of_network(network)
+        for numbers, pair in zip(report["pairs"], comparison.pairs, strict=True):
+            numbers |= section.of_pair(pair, comparison)
+        report |= section.of_report(comparison)
+    return report
 
 
-def write_report(report: dict[str, Any], images_NHW: Tensor, folder: Path) -> Path:
-    """Write everything into `folder`, each file whole or not at all. The same numbers give the same files.
-
-    Args:
-        report: Every number.
-        images_NHW: The test images, uint8.
-        folder: Made where it is missing.
+def write_report(report: Numbers, comparison: Comparison) -> Path:
+    """Write all files into the comparison's folder, each whole or not at all. The same numbers give the same files.
 
     Returns:
         The path of report.html.
     """
+    folder = comparison.folder
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {theme: draw_all(report, images_NHW, theme) for theme in THEMES}
+    pictures = {theme: _draw_figures(report, comparison, theme) for theme in ("light", "dark")}
     for name, png in pictures["light"].items():
         _write(folder / f"{name}.png", png)
     _write(folder / "report.json", f"{json.dumps(report, indent=1, ensure_ascii=False)}\n".encode())
-    # Names, paths and settings come from runs: all text is escaped.
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-    )
+    # Names, paths and settings come from runs, so all text is escaped.
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"number": _number, "mean_sd": _mean_sd, "duration": _duration}
     sources = {
         theme: {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in drawn.items()}
         for theme, drawn in pictures.items()
     }
-    page = environment.get_template("report.html.jinja").render(**report, pictures=sources, ink=INK, paper=PAPER)
+    template = environment.get_template("report.html.jinja")
+    page = template.render(**report, pictures=sources, ink=INK, paper=PAPER, sections=list(SECTIONS))
     _write(folder / "report.html", page.encode())
     return folder / "report.html"
 
 
-def table(report: dict[str, Any]) -> str:
-    """The main table, as text for a terminal."""
+def summarise(report: Numbers) -> str:
+    """Return the main table, the verdicts and the notes, for a terminal."""
+    verdicts = ["\n".join(pair["words"]) for pair in report["pairs"]]
+    opening = [report["ranking"]] if report["ranking"] else []
+    return "\n\n".join([_table(report), *opening, *verdicts, *report["notes"]])
+
+
+def _table(report: Numbers) -> str:
     rows = [["network", "parameters", "epochs", "runs", f"errors in {report['images']:,}", "training", "latency"]]
     for network in report["networks"]:
         latency = report["timings"][network["name"]]["latency_microseconds"]["median"]
@@ -60,14 +85,23 @@ def table(report: dict[str, Any]) -> str:
                 f"{latency:.0f} µs",
             ]
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     return "\n".join(
-        "  ".join(
-            text.ljust(width) if column == 0 else text.rjust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
+        "  ".join([row[0].ljust(first), *(text.rjust(width) for text, width in zip(row[1:], others, strict=True))])
         for row in rows
     )
+
+
+def _draw_figures(report: Numbers, comparison: Comparison, theme: str) -> dict[str, bytes]:
+    """Draw every figure as PNG, by its name."""
+    drawn = {}
+    with rc_context(rc_params(theme)):
+        for section in SECTIONS.values():
+            for name, draw in section.figures().items():
+                png = io.BytesIO()
+                draw(report, comparison).savefig(png, format="png", dpi=160)
+                drawn[name] = png.getvalue()
+    return drawn
 
 
 def _write(path: Path, content: bytes) -> None:

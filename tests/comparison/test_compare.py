@@ -94,7 +94,7 @@ def test_trains_each_config_with_each_seed_in_turn_and_goes_on_where_it_was_kill
     second = re.findall(announced, (trained / "second.log").read_text())
     assert [run[:2] for run in first] == [("1", "0"), ("2", "0"), ("3", "1")]
     assert [run[:2] for run in second] == [("3", "1"), ("4", "1")]
-    assert first[0][2] == "time left: known after the first run of each"
+    assert first[0][2] == "time left unknown until each network has a run"
     assert re.fullmatch(r"about \d+ min left", second[0][2])
     for width in (0, 32):  # the run that was killed went on in its folder
         assert [json.loads((run / "results.json").read_text())["seed"] for run in runs_of(trained, width)] == [0, 1]
@@ -122,7 +122,7 @@ def test_a_signal_lets_the_training_save_itself(mnist: Path, tmp_path: Path) -> 
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 143, output
     assert f"Go on with: python -m src fit --resume {run}\n" in output
-    assert output.endswith("Finished runs are kept; the same command goes on.\n")
+    assert output.endswith("Finished runs are kept. Run the same command again to continue.\n")
     assert (run / "checkpoints" / "last.ckpt").exists()
 
 
@@ -195,11 +195,13 @@ def test_bad_runs_are_left_out_by_name(trained: Path, compare: Callable[..., Out
 
     outcome = compare(str(copy / "width0"), str(copy / "width32"), *TINY, "--output", str(copy / "new"))
     assert outcome.code == 0, outcome.err
-    assert f"{changed} has changed since the last comparison" in outcome.out
-    assert re.search(rf"Left out: {changed}: Its checkpoint makes \d+ errors, its results.json says \d+", outcome.out)
+    assert f"{changed}: its kept evaluation is of another checkpoint" in outcome.out
+    assert re.search(
+        rf"Left out: {changed}: Its checkpoint makes \d+ errors, but its results.json says \d+", outcome.out
+    )
     assert f"Left out: {damaged}: The checkpoint {checkpoint} is empty or damaged" in outcome.out
     assert f"Left out: {missing}: Its checkpoint" in outcome.out
-    assert "One run says nothing of the spread between seeds" in outcome.out
+    assert "One run says nothing about the spread between seeds" in outcome.out
     report = json.loads((copy / "new" / "tiny" / "report.json").read_text())
     assert [[run["folder"] for run in network["runs"]] for network in report["networks"]] == [
         [str(third)],
@@ -224,7 +226,7 @@ def test_a_checkpoint_never_imports_its_module(trained: Path) -> None:
 def test_one_network_is_not_a_comparison(trained: Path, compare: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = compare(str(trained / "width0"), "--output", str(tmp_path / "new"))
     assert (outcome.code, outcome.out) == (1, "")
-    assert outcome.err == "error: There is only Tiny to compare; name the runs of two networks or more.\n"
+    assert outcome.err == "error: There is only Tiny to compare. Name runs of two networks or more.\n"
     assert not (tmp_path / "new").exists()
 
 
@@ -240,7 +242,7 @@ def test_one_network_is_not_a_comparison(trained: Path, compare: Callable[..., O
             1,
             "configs/cnn.yaml trains the same as configs/cnn.yaml.",
         ),
-        (["--train", "configs/cnn.yaml"], 1, "There is only CNN to compare; name the runs of two networks or more."),
+        (["--train", "configs/cnn.yaml"], 1, "There is only CNN to compare. Name runs of two networks or more."),
         (["--train", "configs/ddp.yaml"], 1, "configs/ddp.yaml names no network."),
         (["tests", "--seeds", "0"], 2, "--seeds 0 is not valid"),
         (["tests", "--margin", "-1"], 2, "--margin"),

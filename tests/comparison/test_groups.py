@@ -78,7 +78,7 @@ def test_other_runs_are_left_out_by_name(tmp_path: Path) -> None:
     assert str(tmp_path / "version_1") in left_out[repeated]
     assert "trainer.max_epochs: 1, not 3" in left_out[other]
     assert "data.val_size: 5000, not 0" in left_out[held_out]
-    assert "Not finished" in left_out[unfinished]
+    assert "It is not finished." in left_out[unfinished]
     assert "damaged" in left_out[damaged]
     assert "parameters" in left_out[old]
 

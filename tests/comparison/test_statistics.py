@@ -46,7 +46,7 @@ def test_interval_over_seeds_and_images_covers_the_truth_95_times_in_100(runs: i
     covered = []
     for _ in range(4000):
         wrong = [laboratory.train(score_M, runs) for score_M in laboratory.images()]
-        interval = statistics.seeds_and_images(wrong[0], wrong[1])
+        interval = statistics.interval_over_seeds_and_images(wrong[0], wrong[1])
         covered.append(interval.low <= 0 <= interval.high)  # both networks are equally good on all images there are
     assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
 
@@ -58,7 +58,7 @@ def test_no_difference_is_seldom_called_better(runs: int) -> None:
     for _ in range(1000):
         score_M, _ = laboratory.images()
         wrong = [laboratory.train(score_M, runs) for _ in range(2)]
-        verdicts.append(statistics.verdict(statistics.compare(wrong)[0, 1], margin=10))
+        verdicts.append(statistics.verdict(statistics.differences(wrong)[0, 1], margin=10))
     assert verdicts.count(BETTER) / 1000 == pytest.approx(0.05, abs=0.02)
 
 
@@ -70,7 +70,7 @@ def test_a_planted_difference_is_found_as_often_as_the_power_says() -> None:
     found = []
     for _ in range(1000):
         wrong = [laboratory.train(score_M, 5) for score_M in scores]
-        found.append(statistics.verdict(statistics.compare(wrong)[0, 1], margin=10) == BETTER)
+        found.append(statistics.verdict(statistics.differences(wrong)[0, 1], margin=10) == BETTER)
     expected = statistics.power(difference, spreads, (5, 5))
     assert 0.3 < expected < 0.9  # else there would be nothing to find out
     assert np.mean(found) == pytest.approx(expected, abs=0.04)
@@ -81,7 +81,7 @@ def test_two_networks_get_welchs_interval() -> None:
     variance = a.var(ddof=1) / 5 + b.var(ddof=1) / 3
     degrees = variance**2 / ((a.var(ddof=1) / 5) ** 2 / 4 + (b.var(ddof=1) / 3) ** 2 / 2)
     half = stats.t.ppf(0.975, degrees) * np.sqrt(variance)
-    interval = statistics.seeds([a, b])[0, 1]
+    interval = statistics.intervals_over_seeds([a, b])[0, 1]
     assert interval is not None
     assert (interval.low, interval.high) == pytest.approx((a.mean() - b.mean() - half, a.mean() - b.mean() + half))
     assert statistics.welch_variance(a, b) == pytest.approx((variance, degrees))
@@ -89,7 +89,7 @@ def test_two_networks_get_welchs_interval() -> None:
 
 def test_three_networks_get_games_and_howells_intervals() -> None:
     values = [np.array([99, 103, 95, 110, 101]), np.array([93, 86, 88, 90]), np.array([70, 75, 72])]
-    intervals = statistics.seeds(values)
+    intervals = statistics.intervals_over_seeds(values)
     for (a, b), interval in intervals.items():
         variance, degrees = statistics.welch_variance(values[a], values[b])
         half = stats.studentized_range.ppf(0.95, 3, degrees) * np.sqrt(variance / 2)
@@ -100,10 +100,10 @@ def test_three_networks_get_games_and_howells_intervals() -> None:
 
 
 def test_without_a_spread_between_seeds_nothing_is_known() -> None:
-    assert statistics.seeds([np.array([90, 91]), np.array([80])]) == {(0, 1): None}
-    assert statistics.seeds([np.array([90, 91]), np.array([80, 80])]) == {(0, 1): None}
+    assert statistics.intervals_over_seeds([np.array([90, 91]), np.array([80])]) == {(0, 1): None}
+    assert statistics.intervals_over_seeds([np.array([90, 91]), np.array([80, 80])]) == {(0, 1): None}
     wrong = np.arange(20).reshape(2, 10) % 3 == 0
-    difference = statistics.compare([wrong, wrong[:1]])[0, 1]
+    difference = statistics.differences([wrong, wrong[:1]])[0, 1]
     assert statistics.verdict(difference, margin=10) == UNKNOWN
 
 

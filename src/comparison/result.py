@@ -1,0 +1,100 @@
+"""What a comparison finds, as plain data."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from src.comparison.groups import Group, LeftOut
+from src.comparison.statistics import Difference, Wrong, mcnemar, verdict
+from src.models import Classifier
+
+
+@dataclass(eq=False)
+class Network(Group):
+    """A network, all its runs, and their answers."""
+
+    trained: Classifier  # of the first run
+    labels_N: NDArray[np.int64]
+    probabilities_SNK: NDArray[np.float32]
+    robustness_SCS: NDArray[np.float64]  # share of errors of each run under each corruption in each strength
+
+    @cached_property
+    def answers_SN(self) -> NDArray[np.int64]:
+        return self.probabilities_SNK.argmax(axis=2)
+
+    @cached_property
+    def wrong_SN(self) -> Wrong:
+        return self.answers_SN != self.labels_N
+
+    @property
+    def errors_S(self) -> NDArray[np.int64]:
+        return self.wrong_SN.sum(axis=1)
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        return [run.results for run in self.runs]
+
+    @property
+    def epochs(self) -> int:
+        return self.results[0]["epochs"]
+
+    @property
+    def has_dropout(self) -> bool:
+        return any(isinstance(module, nn.Dropout) for module in self.trained.modules())
+
+
+@dataclass
+class Pair:
+    """Two networks and their difference. The margin is the largest difference, in images, that doesn't matter."""
+
+    a: Network
+    b: Network
+    difference: Difference  # errors of `a` minus errors of `b`
+    margin: float
+
+    @property
+    def verdict(self) -> str:
+        return verdict(self.difference, self.margin)
+
+    @property
+    def by_errors(self) -> tuple[Network, Network]:
+        """The network with fewer errors on average, and the other."""
+        return (self.a, self.b) if self.difference.mean <= 0 else (self.b, self.a)
+
+    @property
+    def mcnemar(self) -> float | None:
+        """The p value of two single runs; None where a network has more."""
+        single = len(self.a.runs) == len(self.b.runs) == 1
+        return mcnemar(self.a.wrong_SN[0], self.b.wrong_SN[0]) if single else None
+
+
+@dataclass
+class Comparison:
+    """Networks, compared in pairs."""
+
+    networks: list[Network]
+    pairs: list[Pair]
+    margin: float
+    images_NHW: Tensor  # the test images, uint8
+    classes: list[str]
+    notes: list[str]
+    left_out: LeftOut
+    number_of_runs: str  # how it was fixed, in sentences
+    folder: Path  # of the report
+    command: list[str]  # that makes the comparison again
+
+    @property
+    def labels_N(self) -> NDArray[np.int64]:
+        return self.networks[0].labels_N
+
+    @property
+    def machines(self) -> list[str]:
+        """Every machine on which a run was trained."""
+        machines = [result.get("machine", {}) for result in chain(*(network.results for network in self.networks))]
+        return list(dict.fromkeys(", ".join(f"{key} {value}" for key, value in one.items()) for one in machines))

@@ -1,0 +1,50 @@
+"""What a section of the report consists of, and the summaries that several sections use."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from src.comparison.result import Comparison, Network, Pair
+from src.comparison.statistics import LEVEL
+
+Numbers = dict[str, Any]  # a part of report.json
+Figures = dict[str, Callable[[Numbers, Comparison], Figure]]  # by name
+
+
+class Section:
+    """One section of the report, shown by ``<name>.html.jinja`` beside its module. Override what it contributes."""
+
+    def of_network(self, network: Network) -> Numbers:
+        return {}
+
+    def of_pair(self, pair: Pair, comparison: Comparison) -> Numbers:
+        return {}
+
+    def of_report(self, comparison: Comparison) -> Numbers:
+        return {}
+
+    def figures(self) -> Figures:
+        """Return by name what draws a figure from the numbers of the whole report."""
+        return {}
+
+
+def summary(values: ArrayLike) -> dict[str, float | None]:
+    """Return mean, standard deviation and 95 % interval of the mean (Student's t); of one value, the mean alone."""
+    values_S = np.asarray(values, dtype=float)
+    mean = float(values_S.mean())
+    if len(values_S) < 2:
+        return {"mean": mean, "sd": None, "low": None, "high": None}
+    sd = float(values_S.std(ddof=1))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values_S) - 1)) * sd / len(values_S) ** 0.5
+    return {"mean": mean, "sd": sd, "low": mean - half, "high": mean + half}
+
+
+def band(values_SX: ArrayLike) -> dict[str, list[float]]:
+    """Return mean, lowest and highest value over the runs, each a list over X."""
+    values_SX = np.asarray(values_SX)
+    mean, low, high = values_SX.mean(axis=0), values_SX.min(axis=0), values_SX.max(axis=0)
+    return {"mean": mean.tolist(), "low": low.tolist(), "high": high.tolist()}

@@ -1,0 +1,86 @@
+"""Accuracy and loss over the epochs, and what the last epochs show."""
+
+from dataclasses import asdict
+from functools import partial
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from src import plots
+from src.comparison import statistics
+from src.comparison.result import Comparison, Network, Pair
+from src.report import style
+from src.report.section import Figures, Numbers, Section, band, summary
+
+LAST_EPOCHS = 5
+
+
+class Curves(Section):
+    """Adds the curves, and the errors of the last epochs."""
+
+    def of_network(self, network: Network) -> Numbers:
+        return {
+            "curves": {
+                metric: {name: _curve(network, metric, name) for name in ("train", "validation")}
+                for metric in ("accuracy", "loss")
+            },
+            "last_epochs": _last_epochs(network),
+        }
+
+    def of_pair(self, pair: Pair, comparison: Comparison) -> Numbers:
+        """Return the interval of the difference in the last five epochs."""
+        found = [_last_epochs(network) for network in comparison.networks]
+        values = [np.array(last["runs"]) for last in found if last]
+        if len(values) < len(found):
+            return {"last_epochs": None}
+        place = comparison.networks.index(pair.a), comparison.networks.index(pair.b)
+        interval = statistics.intervals_over_seeds(values)[place]
+        return {"last_epochs": asdict(interval) if interval else None}
+
+    def figures(self) -> Figures:
+        return {metric: partial(draw, metric) for metric in ("accuracy", "loss")}
+
+
+def _curve(network: Network, metric: str, name: str) -> Numbers:
+    """Return a curve over the epochs that all runs have."""
+    runs = [result["curves"].get(metric, {}).get(name, {}) for result in network.results]
+    epochs = sorted(set.intersection(*(set(map(int, run)) for run in runs)))
+    return {"epoch": epochs} | band([[run[str(epoch)] for epoch in epochs] for run in runs])
+
+
+def _last_epochs(network: Network) -> Numbers | None:
+    """Return the mean errors of the last five epochs, and how many errors fewer the best epoch of each run has.
+
+    None where the validation images are not all test images.
+    """
+    settings = network.recipe
+    if settings.get("data.val_size") != 0 or settings.get("trainer.limit_val_batches") not in (None, 1.0):
+        return None
+    accuracies = [result["curves"]["accuracy"]["validation"] for result in network.results]
+    errors = [[len(network.labels_N) * (1 - run[epoch]) for epoch in sorted(run, key=int)] for run in accuracies]
+    runs = [float(np.mean(run[-LAST_EPOCHS:])) for run in errors]
+    return {
+        "runs": runs,
+        "errors": summary(runs),
+        "best_epoch_would_claim": float(np.mean([run[-1] - min(run) for run in errors])),
+    }
+
+
+def draw(metric: str, report: Numbers, comparison: Comparison) -> Figure:
+    """Draw the mean of the runs, with the band from the lowest to the highest.
+
+    The axis is fitted to the validation curves; the first training epochs may lie outside.
+    """
+    lines, validation = [], []
+    for number, network in enumerate(report["networks"]):
+        for name, linestyle in (("train", "--"), ("validation", "-")):
+            curve = network["curves"][metric][name]
+            line = style.of_network(number) | {"linestyle": linestyle}
+            label = f"{network['name']}, {name}"
+            lines.append(plots.Curve(label, curve["epoch"], curve["mean"], curve["low"], curve["high"], line))
+        validation += [*curve["low"], *curve["high"]]
+    figure = plots.curves(lines, metric, metric.capitalize(), figsize=(style.WIDTH, 3.8))
+    if len(validation) > 2:
+        low, high = (0, 1.2 * max(validation)) if metric == "loss" else (1 - 1.3 * (1 - min(validation)), 1)
+        figure.axes[0].set_ylim(low, high)
+    return figure

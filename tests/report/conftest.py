@@ -1,0 +1,42 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from src.comparison.result import Comparison
+from src.models import CNN, LeNet5
+from src.report.report import collect_numbers
+from src.report.sections import cost
+from tests.comparison.made_up import answers, compared, network
+
+IMAGES = 2000
+RANDOM = np.random.default_rng(0)
+LABELS = RANDOM.integers(10, size=IMAGES)
+
+
+@pytest.fixture(scope="session")
+def comparison() -> Comparison:
+    """LeNet5 with three runs and CNN with two."""
+    settings = {"data.val_size": 0, "trainer.limit_val_batches": None}
+    accuracy = (0.5, 0.99, 0.98, 0.985, 0.97, 0.975, 0.98)
+    return compared(
+        [
+            network(name, trained, LABELS, [answers(LABELS, n, RANDOM) for n in errors], settings, accuracy)
+            for name, trained, errors in (("LeNet5", LeNet5(), (40, 48, 44)), ("CNN", CNN(), (30, 36)))
+        ]
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def timings_in_no_time() -> Any:
+    """Times of one microsecond for all networks: to measure them takes seconds, and they are not checked here."""
+    known = {"median": 1.0, "low": 1.0, "high": 1.0}
+    timing = {"latency_microseconds": known, "images_per_second": known, "threads": 2}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "time_inference", lambda networks: dict.fromkeys(networks, timing))
+        yield
+
+
+@pytest.fixture(scope="session")
+def report(comparison: Comparison) -> dict[str, Any]:
+    return collect_numbers(comparison)

@@ -1,0 +1,56 @@
+"""The report as a whole: all sections, pictures, and the text for the terminal."""
+
+from pathlib import Path
+from typing import Any
+
+from src.comparison.result import Comparison
+from src.comparison.statistics import BETTER
+from src.models import CNN
+from src.report.report import collect_numbers, summarise, write_report
+from src.report.sections import SECTIONS
+from tests.comparison.made_up import answers, compared, network
+from tests.report.conftest import LABELS, RANDOM
+
+
+def test_three_networks_get_a_ranking_three_verdicts_and_all_pictures(comparison: Comparison, tmp_path: Path) -> None:
+    third = network("Third", CNN(), LABELS, [answers(LABELS, n, RANDOM) for n in (90, 91)])
+    comparison = compared([*comparison.networks, third], folder=tmp_path)
+    report = collect_numbers(comparison)
+    verdicts = {(pair["a"], pair["b"]): pair["verdict"] for pair in report["pairs"]}
+    assert verdicts.keys() == {("LeNet5", "CNN"), ("LeNet5", "Third"), ("CNN", "Third")}
+    assert verdicts["LeNet5", "Third"] == BETTER  # 44 ± 4 errors against 90 and 91
+    assert {len(group["networks"]) for group in report["always_wrong"]} == {1, 2, 3}
+    assert all(len(image["answers"]) == 3 for image in report["hardest"])
+    page = write_report(report, comparison).read_text()
+    assert page.count("<h1>") == 1
+    assert "Third" in report["ranking"]
+    assert f"<h1>{escaped(report['ranking'])}</h1>" in page
+    for pair in report["pairs"]:
+        assert f"<h3>{pair['a']} minus {pair['b']}</h3>" in page
+        assert f"<h3>{escaped(pair['words'][0])}</h3>" in page
+    assert page.count("<picture>") == len(list(tmp_path.glob("*.png"))) == 9
+    text = summarise(report)
+    assert text.index(report["ranking"]) < min(text.index(pair["words"][0]) for pair in report["pairs"])
+
+
+def escaped(text: str) -> str:
+    return text.replace("'", "&#39;")
+
+
+def test_two_networks_get_no_ranking(report: dict[str, Any], comparison: Comparison, tmp_path: Path) -> None:
+    assert report["ranking"] is None
+    comparison = compared(comparison.networks, folder=tmp_path)
+    page = write_report(report, comparison).read_text()
+    assert f"<h1>{escaped(report['pairs'][0]['words'][0])}</h1>" in page
+
+
+def test_each_section_has_its_own_names(comparison: Comparison) -> None:
+    """So none overwrites the numbers or pictures of another."""
+    for contributions in (
+        [section.of_network(comparison.networks[0]) for section in SECTIONS.values()],
+        [section.of_pair(comparison.pairs[0], comparison) for section in SECTIONS.values()],
+        [section.of_report(comparison) for section in SECTIONS.values()],
+        [section.figures() for section in SECTIONS.values()],
+    ):
+        names = [name for contribution in contributions for name in contribution]
+        assert len(names) == len(set(names)) > 0
