@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -15,7 +16,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_confusion_matrix
+from torchvision.utils import make_grid
 
+PLAIN_TEXT = rc_context({"text.parse_math": False})  # a file or a class named "$a$" is not a formula
 LINE = 0.17  # inches: height of a line of text below or above a digit
 GAP = 4  # pixels between two digits
 
@@ -28,6 +31,7 @@ class Tile(NamedTuple):
     answers: Sequence[tuple[str, float]]  # class and confidence, one for each network
 
 
+@PLAIN_TEXT
 def digit_sheet(
     tiles: Sequence[Tile],
     networks: Sequence[str] = (),
@@ -52,16 +56,14 @@ def digit_sheet(
     line = LINE * inch
     height = H + GAP + round((1 + n_answers) * line)
     extra = 0.65 * bool(title) + 0.2 * -(-len(networks) // 2)  # inches
-    size = (max(3.0, columns * tile_width), rows * height / inch + extra)
-    figure = Figure(size, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, parse_math=False)
+    figure = Figure((max(3.0, columns * tile_width), rows * height / inch + extra), layout="constrained")
+    axes = figure.add_subplot(title=title)
     sheet = np.full((rows * height, columns * width), np.nan)
     top = round(line) + GAP // 2
     for place, tile in enumerate(tiles):
         row, column = place // columns * height + top, place % columns * width + GAP // 2
         sheet[row : row + H, column : column + W] = tile.image_HW
-        style: Any = {"x": column + W / 2 - 0.5, "fontsize": 7, "ha": "center", "va": "center", "parse_math": False}
+        style: Any = {"x": column + W / 2 - 0.5, "fontsize": 7, "ha": "center", "va": "center"}
         axes.text(y=row - 0.5 - line / 2, s=tile.title, **style)
         for number, (answer, confidence) in enumerate(tile.answers):
             colour: Any = {"color": f"C{number % 6}", "weight": "bold"} if networks else {}
@@ -70,21 +72,12 @@ def digit_sheet(
     axes.set_axis_off()
     if networks:
         squares = [Patch(color=f"C{number % 6}", label=name) for number, name in enumerate(networks)]
-        legend = figure.legend(handles=squares, loc="outside lower center", ncols=2, frameon=False)
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+        figure.legend(handles=squares, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
 def mistakes(images_NHW: Tensor, labels_N: Tensor, probabilities_NK: Tensor, classes: Sequence[str]) -> Figure:
-    """Draw the 30 images that a network gets wrong with the highest confidence.
-
-    Args:
-        images_NHW: uint8, 0 is background.
-        labels_N: Their classes.
-        probabilities_NK: The answers of the network.
-        classes: The name of each class.
-    """
+    """Draw the 30 images that a network gets wrong with the highest confidence. Images are uint8, 0 is background."""
     confidence_N, answers_N = probabilities_NK.max(dim=1)
     wrong = (answers_N != labels_N).nonzero().flatten()
     shown = wrong[confidence_N[wrong].argsort(descending=True)][:30].tolist()
@@ -98,14 +91,9 @@ def mistakes(images_NHW: Tensor, labels_N: Tensor, probabilities_NK: Tensor, cla
     return digit_sheet(tiles, title=title)
 
 
+@PLAIN_TEXT
 def confusion(labels_N: Tensor, answers_N: Tensor, classes: Sequence[str]) -> Figure:
-    """Draw how many images of each class got which answer.
-
-    Args:
-        labels_N: The classes of the images.
-        answers_N: The classes that the network answered.
-        classes: The name of each class.
-    """
+    """Draw how many images of each class got which answer. Tensors hold the numbers of classes."""
     figure = Figure(figsize=(4.8, 4.8), layout="constrained")
     axes = figure.add_subplot(title="Test images by label and answer")
     draw_confusion(axes, multiclass_confusion_matrix(answers_N, labels_N, len(classes)).numpy(), classes)
@@ -136,14 +124,14 @@ def draw_confusion(
         axes.text(answer, label, text, fontsize=fontsize, ha="center", va="center", color=ink)
     axes.set(xlabel="Answer", ylabel="Label")
     label_classes(axes, classes)
-    axes.set_yticks(range(K), classes, parse_math=False)
+    axes.set_yticks(range(K), classes)
     axes.grid(visible=False)
 
 
 def label_classes(axes: Axes, classes: Sequence[str]) -> None:
     """Name the classes on the x axis, upright where the names are long."""
     rotation = 90 if max(map(len, classes)) > 1 else 0
-    axes.set_xticks(range(len(classes)), classes, rotation=rotation, parse_math=False)
+    axes.set_xticks(range(len(classes)), classes, rotation=rotation)
 
 
 class Curve(NamedTuple):
@@ -158,14 +146,7 @@ class Curve(NamedTuple):
 
 
 def curves(lines: Sequence[Curve], metric: str, title: str, figsize: tuple[float, float] = (7, 5)) -> Figure:
-    """Draw one metric over the epochs.
-
-    Args:
-        lines: What to draw.
-        metric: "accuracy" or "loss".
-        title: Of the figure.
-        figsize: Width and height in inches.
-    """
+    """Draw one metric, "accuracy" or "loss", over the epochs."""
     figure = Figure(figsize, layout="constrained")
     axes = figure.add_subplot(title=title, xlabel="Epoch", ylabel=metric.capitalize())
     for line in lines:
@@ -179,12 +160,7 @@ def curves(lines: Sequence[Curve], metric: str, title: str, figsize: tuple[float
 
 
 def training_curves(points: Mapping[str, Mapping[int, float]], metric: str) -> Figure:
-    """Draw one metric of one training, as in the published study.
-
-    Args:
-        points: The value of each epoch in the sub-runs "train" and "validation".
-        metric: "accuracy" or "loss".
-    """
+    """Draw one metric of one training, from the value of each epoch in the sub-runs "train" and "validation"."""
     lines = [
         Curve(name, list(points[name]), list(points[name].values()), style={"marker": marker})
         for name, marker in (("train", "o"), ("validation", "s"))
@@ -193,21 +169,12 @@ def training_curves(points: Mapping[str, Mapping[int, float]], metric: str) -> F
 
 
 def filters(name: str, layer: nn.Conv2d) -> Figure:
-    """Draw the weights of a convolution: a square for each pair of output and input channel, on one scale.
-
-    Args:
-        name: Of the layer.
-        layer: The convolution.
-    """
-    squares_FHW = layer.weight.detach().float().cpu().flatten(0, 1).numpy()
-    columns = min(8, len(squares_FHW))
-    rows = -(-len(squares_FHW) // columns)
-    height, width = squares_FHW.shape[1] + 1, squares_FHW.shape[2] + 1
-    sheet = np.full((rows * height - 1, columns * width - 1), np.nan)
-    for place, square_HW in enumerate(squares_FHW):
-        top, left = place // columns * height, place % columns * width
-        sheet[top : top + height - 1, left : left + width - 1] = square_HW
-    limit = np.abs(squares_FHW).max()
+    """Draw the weights of a convolution: a square for each pair of output and input channel, on one scale."""
+    squares_F1HW = layer.weight.detach().float().cpu().flatten(0, 1)[:, None]
+    columns = min(8, len(squares_F1HW))
+    rows = -(-len(squares_F1HW) // columns)
+    sheet = make_grid(squares_F1HW, nrow=columns, padding=1, pad_value=np.nan)[0, 1:-1, 1:-1].numpy()
+    limit = squares_F1HW.abs().max().item()
     figure = Figure(figsize=(0.55 * columns + 1, 0.55 * rows + 0.5), layout="constrained")
     axes = figure.add_subplot(title=f"Weights of {name}")
     figure.colorbar(axes.imshow(sheet, cmap="RdBu", vmin=-limit, vmax=limit), ax=axes)

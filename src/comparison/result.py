@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +91,3 @@ class Comparison:
     @property
     def labels_N(self) -> NDArray[np.int64]:
         return self.networks[0].labels_N
-
-    @property
-    def machines(self) -> list[str]:
-        """Every machine on which a run was trained."""
-        machines = [result.get("machine", {}) for result in chain(*(network.results for network in self.networks))]
-        return list(dict.fromkeys(", ".join(f"{key} {value}" for key, value in one.items()) for one in machines))

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations, product
 from typing import Any
 
@@ -101,10 +102,13 @@ def interval_over_seeds_and_images(wrong_a_SN: Wrong, wrong_b_SN: Wrong, n_netwo
     (tests/comparison/test_statistics.py).
     """
     n_images = wrong_a_SN.shape[1]
-    difference_N = wrong_a_SN.mean(axis=0) - wrong_b_SN.mean(axis=0)
+    share_a_N, share_b_N = wrong_a_SN.mean(axis=0), wrong_b_SN.mean(axis=0)  # of the runs that are wrong
+    difference_N = share_a_N - share_b_N
     from_images = n_images * difference_N.var(ddof=1)
     from_seeds, seeds_df = welch_variance(wrong_a_SN.sum(axis=1), wrong_b_SN.sum(axis=1))
-    interaction = sum(wrong_SN.var(axis=0, ddof=1).sum() / len(wrong_SN) for wrong_SN in (wrong_a_SN, wrong_b_SN))
+    # The variance of each image over the runs, S / (S - 1) · p · (1 - p), divided by S.
+    interaction = (share_a_N * (1 - share_a_N)).sum() / (len(wrong_a_SN) - 1)
+    interaction += (share_b_N * (1 - share_b_N)).sum() / (len(wrong_b_SN) - 1)
     variance, degrees = from_images, n_images - 1.0
     if from_seeds > BEYOND_CHANCE * interaction:
         variance += from_seeds - interaction
@@ -125,6 +129,7 @@ def _degrees(shares: list[float], n_runs: list[int]) -> float:
     return sum(shares) ** 2 / sum(share**2 / (n - 1) for share, n in zip(shares, n_runs, strict=True))
 
 
+@cache  # of Tukey's range takes a tenth of a second
 def critical(n_networks: int, degrees: float) -> float:
     """Return the half width of an interval in standard errors: Student's t for two networks, Tukey's range for more."""
     if n_networks == 2:

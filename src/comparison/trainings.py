@@ -35,9 +35,6 @@ def train_missing(planned: list[Trainings]) -> None:
     """Train every config with every seed. Finished runs are skipped; an interrupted run is continued.
 
     The networks take turns, so that other load on the machine affects all of them.
-
-    Raises:
-        UserError: A training failed.
     """
     wanted = [(seed, trainings) for seed in range(planned[0].n_seeds) for trainings in planned]
     for number, (seed, trainings) in enumerate(wanted, start=1):
@@ -49,18 +46,14 @@ def train_missing(planned: list[Trainings]) -> None:
         if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
             raise Interrupted(code - 128, KEPT)
         if code != 0:
-            raise UserError(
-                f"The training of {trainings.name} with seed {seed} failed with exit code {code}; see above. {KEPT}"
-            )
+            failed = f"The training of {trainings.name} with seed {seed} failed with exit code {code}; see above."
+            raise UserError(f"{failed} {KEPT}")
 
 
 def fix_number(planned: list[Trainings], path: Path) -> str:
     """Record in a file when the number of seeds was fixed, and return the sentences about it for the report.
 
     A number that is changed after the results are known can favour one of them. So every change is reported.
-
-    Raises:
-        UserError: The file is damaged.
     """
     finished = sum(len(trainings.finished().runs) for trainings in planned)
     try:

@@ -2,7 +2,6 @@
 
 import hashlib
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +31,7 @@ class Evaluation:
 
 
 def evaluate(runs: list[Run], images_NHW: Tensor, labels_N: Tensor) -> tuple[dict[Run, Evaluation], dict[Run, str]]:
-    """Evaluate each run, or read its kept evaluation if checkpoint, test images and corruptions are still the same.
-
-    Args:
-        runs: Finished runs.
-        images_NHW: The test images, uint8.
-        labels_N: Their labels.
+    """Evaluate each run on the test images (uint8), or read its evaluation if one of the same inputs is kept.
 
     Returns:
         The evaluations, and for each run without one the reason.
@@ -68,24 +62,21 @@ def _evaluate(networks: dict[Run, TrainedNetwork], images_NHW: Tensor, labels_N:
         return {}
     chosen = choose_images(labels_N)
     robustness = {run: np.zeros((len(CORRUPTIONS), STRENGTHS)) for run in networks}
-    n_images = len(networks) * (len(images_NHW) + len(CORRUPTIONS) * STRENGTHS * len(chosen))
-    with tqdm(total=n_images, desc=f"Testing {len(networks)} runs", unit=" images", unit_scale=True) as bar:
-        probabilities = {run: _predict(network, images_NHW, bar.update) for run, network in networks.items()}
+    n_predictions = len(networks) * (1 + len(CORRUPTIONS) * STRENGTHS)
+    with tqdm(total=n_predictions, desc=f"Testing {len(networks)} runs", unit=" test sets") as bar:
+
+        def predict(network: TrainedNetwork, images_NHW: Tensor) -> Tensor:
+            bar.update()
+            return torch.cat(list(network.probabilities(images_NHW)))
+
+        probabilities = {run: predict(network, images_NHW) for run, network in networks.items()}
         for row, name in enumerate(CORRUPTIONS):
             for step in range(STRENGTHS):
                 corrupted_NHW = corrupt(images_NHW[chosen], name, step)
                 for run, network in networks.items():
-                    answers_N = _predict(network, corrupted_NHW, bar.update).argmax(dim=1)
+                    answers_N = predict(network, corrupted_NHW).argmax(dim=1)
                     robustness[run][row, step] = (answers_N != labels_N[chosen]).float().mean()
     return {run: Evaluation(probabilities[run].numpy(), robustness[run]) for run in networks}
-
-
-def _predict(network: TrainedNetwork, images_NHW: Tensor, progress: Callable[[int], object]) -> Tensor:
-    batches = []
-    for probabilities_NK in network.probabilities(images_NHW):
-        batches.append(probabilities_NK)
-        progress(len(probabilities_NK))
-    return torch.cat(batches)
 
 
 def _contradiction(run: Run, evaluation: Evaluation, labels_N: Tensor) -> str | None:
@@ -95,10 +86,8 @@ def _contradiction(run: Run, evaluation: Evaluation, labels_N: Tensor) -> str | 
     if tested["images"] != len(labels_N):
         return f"It was tested on {tested['images']:,} images; this test set has {len(labels_N):,}."
     if abs(errors - tested["errors"]) > ROUNDED_IMAGES:
-        return (
-            f"Its checkpoint makes {errors} errors, but its results.json says {tested['errors']}: "
-            "the checkpoint or the data has changed."
-        )
+        changed = "The checkpoint or the data has changed."
+        return f"Its checkpoint makes {errors} errors, but its results.json says {tested['errors']}. {changed}"
     return None
 
 

@@ -26,6 +26,7 @@ def rc_params(theme: str) -> Any:
     return {
         **dict.fromkeys(paper, PAPER[theme]),
         **dict.fromkeys(ink, INK[theme]),
+        "text.parse_math": False,
         "font.size": 10,
         "axes.titlesize": 11,
         "grid.alpha": 0.15,

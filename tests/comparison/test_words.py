@@ -71,7 +71,10 @@ def pairs_of(verdicts: dict[str, str]) -> list[Any]:
     """Pairs from "AB": verdict. A has the fewest errors, B more, and so on."""
     names = sorted(set("".join(verdicts)))
     networks = {name: SimpleNamespace(name=name, errors_S=np.array([place])) for place, name in enumerate(names)}
-    return [SimpleNamespace(a=networks[a], b=networks[b], verdict=verdict) for (a, b), verdict in verdicts.items()]
+    return [
+        SimpleNamespace(a=networks[names[0]], b=networks[names[1]], verdict=verdict)
+        for names, verdict in verdicts.items()
+    ]
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,11 @@ class Provenance(Section):
 
     def of_report(self, comparison: Comparison) -> Numbers:
         packages = [f"{package} {version(package)}" for package in ("torch", "torchvision", "scipy")]
+        results = [result for network in comparison.networks for result in network.results]
+        machines = [", ".join(f"{key} {value}" for key, value in one.get("machine", {}).items()) for one in results]
         made = {
             "number_of_runs": comparison.number_of_runs,
-            "machines": comparison.machines,
+            "machines": list(dict.fromkeys(machines)),
             "versions": ", ".join([f"Python {platform.python_version()}", *packages]),
             "command": shlex.join(comparison.command),
         }
