@@ -1,4 +1,4 @@
-"""Global batches: the same for any number of devices, each image once, each weighing the same."""
+"""Global batches are the same for any number of devices, and each image counts once with the same weight."""
 
 from collections.abc import Iterable
 from itertools import islice
@@ -12,7 +12,7 @@ from src.data import GlobalBatches, RawBatch
 
 
 def batches(images: int, batch_size: int, **kwargs) -> GlobalBatches:
-    """A data set whose image n has only pixels n, and label n."""
+    """Make a data set in which all pixels of image n are n, and its label is n."""
     numbers = torch.arange(images)
     return GlobalBatches(numbers.to(torch.uint8).view(-1, 1, 1).expand(-1, 2, 2), numbers, batch_size, **kwargs)
 
@@ -47,7 +47,7 @@ def test_shifts_are_drawn_evenly_and_anew_in_each_epoch() -> None:
         loader.set_epoch(epoch)
         epochs.append(shifts_of(loader))
         counts = torch.bincount((epochs[-1] + 2) @ torch.tensor([5, 1]), minlength=25)
-        assert stats.chisquare(counts).pvalue > 1e-3  # each of the 25 moves as often as the others
+        assert stats.chisquare(counts).pvalue > 1e-3  # all 25 shifts are equally frequent
     assert not torch.equal(epochs[0], epochs[1])
     loader.set_epoch(1)
     assert torch.equal(shifts_of(loader), epochs[1])
@@ -60,7 +60,7 @@ def test_image_and_label_stay_together() -> None:
 
 def order(seed: int | None, epoch: int) -> list[int]:
     loader = batches(200, 32, seed=seed)
-    iterator = iter(loader)  # Lightning asks for the iterator first and names the epoch then
+    iterator = iter(loader)  # Lightning calls iter() before set_epoch()
     loader.set_epoch(epoch)
     return [label for batch in iterator for label in batch.labels_N.tolist()]
 
@@ -91,15 +91,15 @@ def test_position_in_an_epoch_is_kept() -> None:
         assert take(second, 1, 13) == expected[1]
         third = batches(100, 8, seed=1)
         third.load_state_dict(first.state_dict())
-        assert take(third, 1, 13) == expected[1]  # a limit of batches ended epoch 0 there
-    assert take(whole, 1, 2) == take(whole, 1, 2)  # a validation that is cut short starts anew
+        assert take(third, 1, 13) == expected[1]  # as when a limit of batches ends epoch 0 there
+    assert take(whole, 1, 2) == take(whole, 1, 2)  # a validation that stops early starts again at the first batch
 
 
 def test_weighted_losses_average_to_the_mean_over_the_global_batch() -> None:
     images, world_size = 11, 4
     logits_NK = torch.randn(images, 10, dtype=torch.float64)
     labels_N = torch.randint(10, (images,))
-    data = logits_NK.unsqueeze(1), labels_N  # "images" that are the logits
+    data = logits_NK.unsqueeze(1), labels_N  # the "images" are the logits
     losses = [
         weight * F.cross_entropy(share.squeeze(1), labels, reduction="sum")
         for rank in range(world_size)

@@ -1,4 +1,4 @@
-"""The DataModule: normalisation, what is held out, which images each stage sees."""
+"""The DataModule: normalisation, shifts, the held-out images, and the images of each stage."""
 
 import shutil
 from pathlib import Path
@@ -76,7 +76,7 @@ def test_held_out_images_come_from_the_training_set_and_the_test_images_stay_uns
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for kind in ("images-idx3", "labels-idx1"):
-        shutil.copy(mnist / "MNIST" / "raw" / f"train-{kind}-ubyte", raw)  # and no test images at all
+        shutil.copy(mnist / "MNIST" / "raw" / f"train-{kind}-ubyte", raw)  # there are no test images
     data = MNISTDataModule(str(tmp_path), val_size=5_000)
     data.setup("fit")
     assert (len(data.train[1]), len(data.val[1])) == (55_000, 5_000)

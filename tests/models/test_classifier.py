@@ -1,4 +1,4 @@
-"""The shared base: loss, metrics, optimiser."""
+"""The base class of the networks: loss, metrics, optimiser, schedule."""
 
 from typing import Any
 from unittest import mock
@@ -81,7 +81,7 @@ def test_published_optimiser_settings_are_the_defaults() -> None:
 
 
 def test_one_cycle_is_an_arc_of_cosines_over_all_steps() -> None:
-    """From 1/25 of the peak up in 30 % of the steps, and down to 1/10,000 of where it began."""
+    """It rises from 1/25 of the peak in 30 % of the steps, and falls to 1/10,000 of the first learning rate."""
     steps = 20
     model = Linear(lr=0.5, betas=(0.8, 0.9), schedule="one_cycle")
     model.trainer = Trainer(logger=False)

@@ -15,7 +15,7 @@ from tests.tiny import Tiny
 
 
 class WithTopTwo(EpochMetrics):
-    """What `EpochMetrics` would be with one more metric: whether the label is among the two highest logits."""
+    """`EpochMetrics` with one more metric: how often the label has one of the two highest logits."""
 
     def __init__(self) -> None:
         super().__init__()

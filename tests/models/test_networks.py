@@ -1,4 +1,4 @@
-"""Both networks against the published ones: parameters, initial weights, and what they compute."""
+"""Both networks have the parameters, the initial weights and the outputs of the published Keras networks."""
 
 import math
 
@@ -15,7 +15,7 @@ def test_number_of_parameters(network: type[Classifier], parameters: int) -> Non
     assert sum(parameter.numel() for parameter in network().parameters()) == parameters
 
 
-# What Keras computes, in NumPy and in Keras's layout (N, H, W, C), with kernels (height, width, in, out).
+# The Keras networks in NumPy, in Keras's layout: (N, H, W, C), with kernels (height, width, in, out).
 
 
 def conv(x_NHWC: np.ndarray, kernel_HWIO: np.ndarray, bias_O: np.ndarray, padding: str) -> np.ndarray:
@@ -42,7 +42,7 @@ def softmax(x_NK: np.ndarray) -> np.ndarray:
 
 
 def keras_weights(network: Classifier) -> dict[str, np.ndarray]:
-    """The weights in Keras's layout. The first dense layer reads (H, W, C) flattened, torch's (C, H, W)."""
+    """Return the weights in Keras's layout. Keras flattens (H, W, C), torch (C, H, W)."""
     weights = {}
     channels = 0
     for name, layer in network.named_modules():
@@ -84,12 +84,12 @@ def test_computes_what_the_published_keras_network_computes(network: type[Classi
     model = network().eval()
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
-            nn.init.uniform_(parameter, -0.5, 0.5)  # zero at first, and would hide a mistake
+            nn.init.uniform_(parameter, -0.5, 0.5)  # initial zeros would hide a mistake
     x_NCHW = torch.rand(8, 1, 28, 28)
     with torch.no_grad():
         probabilities_NK = model.predict_step((x_NCHW, torch.zeros(8), 1.0), 0)
     expected_NK = keras(x_NCHW.permute(0, 2, 3, 1).double().numpy(), keras_weights(model))
-    assert np.ptp(expected_NK, axis=1).min() > 0.05  # not the same everywhere, as a dead network would be
+    assert np.ptp(expected_NK, axis=1).min() > 0.05  # the outputs differ between the images
     np.testing.assert_allclose(probabilities_NK.numpy(), expected_NK, atol=1e-6)
 
 

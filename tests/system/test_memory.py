@@ -1,4 +1,4 @@
-"""Freed memory is kept: taken again, it costs no page faults."""
+"""Freed memory is kept, so that its next allocation needs no page faults."""
 
 import platform
 import subprocess
@@ -26,6 +26,6 @@ def page_faults(call: str) -> int:
     return int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is one of glibc")
-def test_freed_blocks_are_taken_again_without_page_faults() -> None:
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting exists in glibc only")
+def test_freed_blocks_are_reused_without_page_faults() -> None:
     assert page_faults("keep_freed_pages()") < page_faults("") / 10

@@ -14,7 +14,7 @@ from tests.conftest import train
 
 @pytest.fixture(scope="session")
 def runs(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two runs of two short epochs, LeNet5 and CNN; or the first ones in the folder RUNS, for the screenshot."""
+    """Two runs of two short epochs, LeNet5 and CNN. For the screenshot: version_0 of both in the folder RUNS."""
     if given := os.environ.get("RUNS"):
         return [Path(given).resolve() / name / "version_0" for name in ("lenet5", "cnn")]
     folder = tmp_path_factory.mktemp("runs")
@@ -26,14 +26,14 @@ def runs(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def tensorboard(runs: list[Path]) -> Iterator[str]:
-    """The address of a TensorBoard that shows both runs."""
+    """The address of a TensorBoard with both runs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://localhost:{free.getsockname()[1]}"
     command = [str(Path(sys.executable).with_name("tensorboard")), "--host=localhost", f"--logdir={runs[0].parents[1]}"]
     server = subprocess.Popen([*command, f"--port={address.rpartition(':')[2]}"], stderr=subprocess.DEVNULL)
     try:
-        for _ in range(120):  # it reads the files in the background
+        for _ in range(120):  # TensorBoard reads the files in the background
             try:
                 with urllib.request.urlopen(f"{address}/data/plugin/images/tags", timeout=10) as response:
                     if response.read().count(b"version_0/test") == len(runs):

@@ -1,4 +1,4 @@
-"""What lies in TensorBoard's files beside the curves."""
+"""The content of TensorBoard's files beside the curves."""
 
 import re
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_graph_is_the_chain_of_the_layers(runs: list[Path], number: int, network
 
 
 class Frozen(Tiny):
-    """Draws random numbers in evaluation too, keeps a part in evaluation mode, and has a test step of its own."""
+    """It draws random numbers in evaluation mode, keeps one layer in that mode, and overrides the test step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,9 +97,9 @@ def test_training_is_the_same_with_all_of_it_and_without(cli: RunCLI) -> None:
     assert recipe(Run(with_all).config) == recipe(Run(without).config)
 
 
-def test_nothing_is_there_twice_after_a_resume(cli: RunCLI) -> None:
+def test_a_resume_writes_nothing_twice(cli: RunCLI) -> None:
     run = cli("fit", "--model=LeNet5", *SHORT, "--trainer.limit_test_batches=2").run
-    (run / "results.json").unlink()  # as if it had been cut in the test, with everything written
+    (run / "results.json").unlink()  # as if it had been stopped in the test, after everything was written
     assert cli("fit", f"--resume={run}", "--tensorboard.filters=false").code == 0
     assert {tag: len(found) for tag, found in texts(run).items()} == {
         f"run/{name}/text_summary": 1 for name in ("config", "layers", "machine")

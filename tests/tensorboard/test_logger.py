@@ -1,4 +1,4 @@
-"""TensorBoard's files, read back with TensorBoard itself."""
+"""The curves in TensorBoard's files, read with TensorBoard's own code."""
 
 import json
 import urllib.request

@@ -1,4 +1,4 @@
-"""TensorBoard as a person sees it: its page in Chromium, on two real runs."""
+"""TensorBoard's page in Chromium, with two real runs."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from PIL import Image
 
 from src.models import CNN
 
-# The page is made of shadow roots, one inside the other, which CSS selectors don't look into.
+# The page consists of nested shadow roots, which CSS selectors don't enter.
 WALK = """
 const skipped = ["STYLE", "SCRIPT", "TEMPLATE", "DOM-MODULE"];
 const children = node => [...(node.shadowRoot?.childNodes ?? []), ...node.childNodes];
@@ -29,7 +29,7 @@ class Page:
     def __init__(self, browser: Any, url: str) -> None:
         self.browser = browser
         self.resize(1280, 1900)
-        browser.get("about:blank")  # a new fragment alone doesn't load the page
+        browser.get("about:blank")  # a new fragment alone doesn't reload the page
         browser.get(url)
 
     def resize(self, width: int, height: int) -> None:
@@ -37,7 +37,7 @@ class Page:
         self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
     def wait(self, condition: Any) -> None:
-        """Until `condition` holds, as the page fills little by little."""
+        """Wait until `condition` holds, because the page loads its parts one by one."""
         from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
         from selenium.webdriver.support.ui import WebDriverWait
 
@@ -85,7 +85,7 @@ def test_both_curves_of_both_runs_are_in_one_chart_of_accuracy_and_one_of_loss(
 
 
 def colours(card: Any) -> dict[str, tuple[int, ...]]:
-    """The colour of each curve, by the names in the table below the chart."""
+    """Return the colour of each curve, by the names in the table below the chart."""
     found = {}
     for row in card.find_elements("css selector", "tb-data-table-content-row"):
         name = text(row.find_elements("css selector", ".cell")[1])
@@ -95,7 +95,7 @@ def colours(card: Any) -> dict[str, tuple[int, ...]]:
 
 
 def width_of_line(card: Any, colour: tuple[int, ...]) -> float:
-    """The share of the chart's columns in which something of that colour is drawn."""
+    """Return the fraction of the chart's columns that contain the colour."""
     chart = Image.open(io.BytesIO(card.find_element("css selector", "line-chart canvas").screenshot_as_png))
     return float((np.abs(np.asarray(chart.convert("RGB")).astype(int) - colour).max(axis=2) < 16).any(axis=0).mean())
 
@@ -130,7 +130,7 @@ def test_runs_are_sorted_by_test_accuracy(tensorboard: str, runs: list[Path], br
 
 
 def rows(page: Page, names: list[str]) -> list[str]:
-    """Those names in the table, from top to bottom."""
+    """Return the names in the table, from top to bottom."""
     cells = [cell for cell in page.elements("vaadin-grid-cell-content") if text(cell) in names]
     return [text(cell) for cell in sorted(cells, key=lambda cell: cell.rect["y"])]
 
