@@ -1,27 +1,26 @@
 import gzip
 import os
-import re
 import shutil
 import struct
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 
-from src.cli.commands import COMMANDS
-from src.cli.main import main
-from src.data.source import fetch_mnist, read_mnist
+# `src` is imported inside the functions: pytest-xdist loads this file in a process that runs no test.
+from tests.forks import ROOT, Outcome
 
-ROOT = Path(__file__).parents[1]
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # weights are compared bit for bit, on the CPU
 
 
 @pytest.fixture(scope="session")
 def mnist() -> Path:
     """The data folder of this checkout, with MNIST in it."""
+    from src.data.source import fetch_mnist
+
     fetch_mnist(ROOT / "data")
     return ROOT / "data"
 
@@ -29,6 +28,8 @@ def mnist() -> Path:
 @pytest.fixture(scope="session")
 def letters(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another data set in MNIST's format: 600 and 200 digits, the label 9 for 0, 8 for 1 and so on, named J … A."""
+    from src.data.source import read_mnist
+
     folder = tmp_path_factory.mktemp("letters")
     for split, number in (("train", 600), ("t10k", 200)):
         images_NHW, labels_N = read_mnist(mnist, split)  # type: ignore[arg-type]
@@ -46,25 +47,15 @@ def write_idx(path: Path, values: np.ndarray) -> None:
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def run(self) -> Path:
-        """The run folder that `fit` names in its last lines."""
-        found = re.search(r"^Run: +(.+)$", self.out, re.MULTILINE)
-        assert found, self.out + self.err
-        return Path(found[1])
-
-
 RunCLI = Callable[..., Outcome]
 
 
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, mnist: Path, tmp_path: Path) -> RunCLI:
     """Run the command line in this process (an import of Lightning takes seconds); runs land in `tmp_path`."""
+    from src.cli.commands import COMMANDS
+    from src.cli.main import main
+
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["src"])
 
@@ -90,6 +81,8 @@ SHORT = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=5", "--trainer
 
 def train(folder: Path, *args: str) -> None:
     """Fit in this process; runs land in `folder`."""
+    from src.cli.main import main
+
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         patch.setattr(sys, "argv", ["src"])

@@ -5,6 +5,7 @@ A server imports the command line once for each process of pytest, and forks a c
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,15 +17,22 @@ from typing import Any, NamedTuple, NoReturn
 
 ROOT = Path(__file__).parents[1]
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["pytest", "src.cli.main", "src.comparison.compare", "tests.recorder", "tests.tiny"])
+CONTEXT.set_forkserver_preload(["pytest", "src.cli.main", "src.comparison.compare"])
 
 
-class Ended(NamedTuple):
-    """What a process leaves: exit code (or minus the number of a signal), standard output and error."""
+class Outcome(NamedTuple):
+    """What a command leaves: exit code (or minus the number of a signal), standard output and error."""
 
     code: int
     out: str
     err: str
+
+    @property
+    def run(self) -> Path:
+        """The run folder that `fit` names in its last lines."""
+        found = re.search(r"^Run: +(.+)$", self.out, re.MULTILINE)
+        assert found, self.out + self.err
+        return Path(found[1])
 
 
 class Fork:
@@ -79,7 +87,7 @@ class Fork:
                 raise AssertionError(self.wait())
             time.sleep(0.05)
 
-    def wait(self, timeout: float = 300) -> Ended:
+    def wait(self, timeout: float = 300) -> Outcome:
         """Wait until the process ends; after `timeout` seconds, kill it."""
         self._process.join(timeout)
         if self.is_running:
@@ -87,13 +95,13 @@ class Fork:
             self._process.join()
         assert self._process.exitcode is not None
         outputs = [path.read_text() if path.exists() else "" for path in (self.out, self.err)]
-        return Ended(self._process.exitcode, *outputs)
+        return Outcome(self._process.exitcode, *outputs)
 
     def finish(self, timeout: float = 300) -> str:
         """Wait until the process ends without an error, and return its outputs."""
-        ended = self.wait(timeout)
-        assert ended.code == 0, ended
-        return ended.out + ended.err
+        outcome = self.wait(timeout)
+        assert outcome.code == 0, outcome
+        return outcome.out + outcome.err
 
 
 def _child(

@@ -1,7 +1,6 @@
 """The command line: what a user does, and what a user can get wrong."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -17,14 +16,13 @@ from src.cli.commands import COMMANDS
 from src.models import LeNet5
 from src.runs.checkpoints import CheckedCheckpointIO, load_checkpoint
 from tests.conftest import ROOT, SHORT, Outcome, RunCLI
+from tests.forks import Fork, command_line
 
 
-def shell(*args: str, pythonpath: Path | None = None) -> Outcome:
+def shell(*args: str) -> Outcome:
     """Run `python -m src` as a user does."""
-    env = os.environ | ({"PYTHONPATH": str(pythonpath)} if pythonpath else {})
-    done = subprocess.run(
-        [sys.executable, "-m", "src", *args], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300
-    )
+    command = [sys.executable, "-m", "src", *args]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
@@ -72,7 +70,8 @@ def test_fit_from_the_shell_leaves_a_whole_run_and_tells_what_came_out(mnist: Pa
 
 def test_command_line_overrides_the_config(cli: RunCLI) -> None:
     overrides = ("--model.lr=0.002", "--data.batch_size=256", "--seed_everything=7")
-    outcome = cli("fit", "--config=configs/cnn.yaml", "--config=configs/published.yaml", *SHORT, *overrides)
+    limits = (*SHORT, "--trainer.limit_test_batches=1")
+    outcome = cli("fit", "--config=configs/cnn.yaml", "--config=configs/published.yaml", *limits, *overrides)
     assert outcome.code == 0, outcome.err
     config = yaml.safe_load((outcome.run / "config.yaml").read_text())
     assert config["model"]["class_path"] == "src.models.CNN"
@@ -113,7 +112,8 @@ def test_short_recipes_train_the_same_networks(
 
 
 def test_the_seed_alone_decides_the_weights(cli: RunCLI) -> None:
-    runs = [cli("fit", "--model=CNN", *SHORT, f"--seed_everything={seed}").run for seed in (0, 0, 1)]
+    limits = (*SHORT, "--trainer.limit_test_batches=1")
+    runs = [cli("fit", "--model=CNN", *limits, f"--seed_everything={seed}").run for seed in (0, 0, 1)]
     first, again, other = (load_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in runs)
     torch.testing.assert_close(again, first, rtol=0, atol=0)
     assert not torch.equal(other["network.conv1.weight"], first["network.conv1.weight"])
@@ -127,6 +127,7 @@ def test_held_out_images_select_the_best_epoch(cli: RunCLI) -> None:
         "--data.val_size=2000",
         "--trainer.max_epochs=6",
         "--trainer.limit_train_batches=15",
+        "--trainer.limit_test_batches=1",
     )
     assert outcome.code == 0, outcome.err
     curves = json.loads((outcome.run / "results.json").read_text())["curves"]
@@ -148,7 +149,7 @@ def test_checkpoints_are_written_beside_their_place(cli: RunCLI, monkeypatch: py
         return rename(old, new)
 
     monkeypatch.setattr(Path, "replace", spy)
-    outcome = cli("fit", "--model=LeNet5", *SHORT)
+    outcome = cli("fit", "--model=LeNet5", *SHORT, "--trainer.limit_test_batches=1")
     checkpoints = outcome.run / "checkpoints"
     assert (checkpoints / ".last.ckpt.part", checkpoints / "last.ckpt") in renamed
 
@@ -180,17 +181,16 @@ def test_two_epochs_come_near_to_the_published_accuracy(cli: RunCLI, name: str) 
 
 
 def test_cnn_learns_in_100_steps(cli: RunCLI) -> None:
-    steps = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=100")
+    steps = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=100", "--trainer.limit_val_batches=1")
     outcome = cli("fit", "--config=configs/cnn.yaml", *steps)
     assert json.loads((outcome.run / "results.json").read_text())["test"]["accuracy"] > 0.93
 
 
 def test_two_trainings_at_once_in_new_folders(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "src", "fit", "--model=LeNet5", *SHORT, "--trainer.limit_test_batches=1"]
+    command = ["fit", "--model=LeNet5", *SHORT, "--trainer.limit_test_batches=1"]
     command += [f"--trainer.default_root_dir={tmp_path}", f"--data.data_dir={tmp_path / 'data'}"]
-    both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
-    outputs = [training.communicate()[0].decode() for training in both]
-    assert [training.returncode for training in both] == [0, 0], outputs
+    both = [Fork(tmp_path, *command) for _ in range(2)]
+    outputs = [training.finish() for training in both]
     runs = sorted((tmp_path / "lightning_logs" / "lenet5").iterdir())
     assert [run.name for run in runs] == ["version_0", "version_1"]
     assert all((run / "results.json").exists() for run in runs)
@@ -250,20 +250,23 @@ def my_network(tmp_path: Path) -> Path:
 
 
 def test_own_network_trains_and_is_never_imported_by_a_checkpoint(my_network: Path, tmp_path: Path) -> None:
+    def fork(*args: str) -> Outcome:
+        return Fork(tmp_path, *args, env={"PYTHONPATH": str(my_network)}).wait()
+
     where = f"--trainer.default_root_dir={tmp_path}"
     args = ("fit", "--model", "my_network.MyNet", "--model.width=32", *SHORT, where)
-    outcome = shell(*args, pythonpath=my_network)
+    outcome = fork(*args)
     assert outcome.code == 0, outcome.err
     assert outcome.run == tmp_path / "lightning_logs" / "mynet" / "version_0"
     checkpoint = outcome.run / "checkpoints" / "last.ckpt"
     (tmp_path / "imported").unlink()
 
-    refused = shell("test", "--ckpt_path", str(checkpoint), pythonpath=my_network)
+    refused = fork("test", "--ckpt_path", str(checkpoint))
     assert refused.code == 1
     assert "contains my_network.MyNet" in refused.err and "--model my_network.MyNet" in refused.err
     assert not (tmp_path / "imported").exists()
 
-    named = shell("test", "--model", "my_network.MyNet", "--ckpt_path", str(checkpoint), pythonpath=my_network)
+    named = fork("test", "--model", "my_network.MyNet", "--ckpt_path", str(checkpoint))
     assert named.code == 0, named.err
     results = json.loads((outcome.run / "results.json").read_text())
     assert f"({results['test']['errors']:,} errors" in named.out
@@ -364,15 +367,18 @@ def test_mistake_from_the_shell(tmp_path: Path) -> None:
     assert outcome.err.startswith("error: ") and len(outcome.err.splitlines()) == 2
 
 
+def command_line_without_mirrors(*args: str) -> int:
+    MNIST.mirrors = ["http://127.0.0.1:9/"]
+    return command_line(*args)
+
+
 def test_no_source_of_data_in_reach(tmp_path: Path) -> None:
-    mirrors = "from torchvision.datasets import MNIST; MNIST.mirrors = ['http://127.0.0.1:9/']"
-    call = f"import sys; from src.cli.main import main; {mirrors}; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-W", "ignore", "-c", call, "fit", "--model=LeNet5", f"--data.data_dir={tmp_path}"]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PATH": ""}, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1
+    args = ("fit", "--model=LeNet5", f"--data.data_dir={tmp_path}")
+    ended = Fork(tmp_path, *args, function=command_line_without_mirrors, env={"PATH": ""}).wait()
+    assert ended.code == 1
     for part in ("train-images-idx3-ubyte", "t10k-labels-idx1-ubyte", str(tmp_path / "MNIST" / "raw"), "no npm"):
-        assert part in done.stderr
-    assert "Traceback" not in done.stderr
+        assert part in ended.err
+    assert "Traceback" not in ended.err
 
 
 @pytest.mark.parametrize("command", ["fit", "test"])

@@ -1,10 +1,8 @@
 """`python -m src compare` as a user runs it: trainings, report, what is kept, what is refused."""
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -20,6 +18,7 @@ from torchvision.datasets import MNIST
 from src.cli.main import main
 from src.runs.folder import Run
 from tests.conftest import ROOT, Outcome
+from tests.forks import Fork, command_line_with_forked_trainings
 
 CONFIG = """
 model: {{class_path: tests.tiny.Tiny, init_args: {{width: {width}}}}}
@@ -54,29 +53,17 @@ def trained(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for width in (0, 32):
         path = folder / f"tiny{width}.yaml"
         path.write_text(CONFIG.format(width=width, data=mnist, folder=folder / f"width{width}"))
-    command = [
-        sys.executable,
-        "-m",
-        "src",
-        "compare",
-        "--train",
-        str(folder / "tiny0.yaml"),
-        str(folder / "tiny32.yaml"),
-    ]
+    command = ["compare", "--train", str(folder / "tiny0.yaml"), str(folder / "tiny32.yaml")]
     command += ["--seeds", "2", "--name", "tiny", "--output", str(folder / "comparison")]
-    third = folder / "width0" / "lightning_logs" / "tiny" / "version_1" / "config.yaml"
-    with (folder / "first.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 240
-        while not third.exists() and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.05)
-        time.sleep(0.5)  # the config is written
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert third.exists(), (folder / "first.log").read_text()
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
-    (folder / "second.log").write_text(finished.stdout + finished.stderr)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
+    third = folder / "width0" / "lightning_logs" / "tiny" / "version_1"
+    first = Fork(folder, *command, function=command_line_with_forked_trainings)
+    first.wait_until((third / "config.yaml").exists)
+    time.sleep(0.5)  # the config is written
+    first.kill()
+    (folder / "first.log").write_text(first.wait().out)
+    assert not (third / "results.json").exists()
+    second = Fork(folder, *command, function=command_line_with_forked_trainings)
+    (folder / "second.log").write_text(second.finish())
     return folder
 
 
@@ -215,12 +202,11 @@ def test_bad_runs_are_left_out_by_name(trained: Path, compare: Callable[..., Out
     assert "&lt;script&gt;alert(1)" in page
 
 
-def test_a_checkpoint_never_imports_its_module(trained: Path) -> None:
-    command = [sys.executable, "-m", "src", "compare", str(trained / "width0"), str(trained / "width32")]
-    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert refused.returncode == 1
-    assert "name it: --model tests.tiny.Tiny" in refused.stderr
-    assert "Traceback" not in refused.stderr
+def test_a_checkpoint_never_imports_its_module(trained: Path, tmp_path: Path) -> None:
+    refused = Fork(tmp_path, "compare", str(trained / "width0"), str(trained / "width32")).wait()
+    assert refused.code == 1
+    assert "name it: --model tests.tiny.Tiny" in refused.err
+    assert "Traceback" not in refused.err
 
 
 def test_one_network_is_not_a_comparison(trained: Path, compare: Callable[..., Outcome], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from src.runs.checkpoints import CheckedCheckpointIO, load_checkpoint
 from src.runs.folder import Run, find_runs
 from src.training.stopping import Stopping
 from tests.conftest import RunCLI
-from tests.forks import Ended, Fork, command_line
+from tests.forks import Fork, Outcome, command_line
 from tests.training.conftest import SHORT, Stop, assert_same_run
 from tests.training.test_distributed import finish, processes, run
 
@@ -80,7 +80,7 @@ def test_killed_at_hundreds_of_random_moments(mnist: Path, tmp_path: Path, model
     moments = random.Random(0)
     kills = compared = 0
 
-    def fit(folder: str, seconds: float = 300) -> Ended:
+    def fit(folder: str, seconds: float = 300) -> Outcome:
         """Kill the training after that time."""
         return Fork(tmp_path, *settings, f"--trainer.default_root_dir={tmp_path / folder}").wait(seconds)
 
