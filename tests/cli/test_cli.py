@@ -385,7 +385,7 @@ def test_no_source_of_data_in_reach(tmp_path: Path) -> None:
 def test_help_reads_well(cli: RunCLI, command: str) -> None:
     outcome = cli(command, "--help")
     assert outcome.code == 0
-    assert "--data.val_size" in outcome.out and "Training images held out" in outcome.out
+    assert "--data.val_size" in outcome.out and "Number of training images held out" in outcome.out
     assert "--optimizer" not in outcome.out  # the network owns its optimiser
     assert COMMANDS[command].help in outcome.out
     overview = " ".join(cli("--help").out.split())

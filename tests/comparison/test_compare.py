@@ -205,7 +205,7 @@ def test_bad_runs_are_left_out_by_name(trained: Path, compare: Callable[..., Out
 def test_a_checkpoint_never_imports_its_module(trained: Path, tmp_path: Path) -> None:
     refused = Fork(tmp_path, "compare", str(trained / "width0"), str(trained / "width32")).wait()
     assert refused.code == 1
-    assert "name it: --model tests.tiny.Tiny" in refused.err
+    assert "add: --model tests.tiny.Tiny" in refused.err
     assert "Traceback" not in refused.err
 
 
