@@ -28,14 +28,14 @@ from src.cli.settings import refuse_contradictions, runs_folder, saved_settings,
 from src.data import MNISTDataModule
 from src.inference.predictions import predict
 from src.models import Classifier, EpochMetrics
-from src.runs.checkpoints import CheckedCheckpointIO
 from src.runs.folder import Run
 from src.system.errors import UserError
 from src.system.memory import keep_freed_pages
 from src.system.processes import kill_launched_processes
 from src.training.callbacks import Progress, describe_result
-from src.training.stopping import Interrupted
-from src.training.trainer import run_logger, train, training_callbacks
+from src.training.stopping import Interrupted, interrupted_by_signals
+from src.training.trainer import run_logger, train, training_callbacks, with_own_plugins
+from src.training.unsupported import refuse_unsupported
 
 
 class CLI(LightningCLI):
@@ -69,7 +69,7 @@ class CLI(LightningCLI):
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(Trainer, "trainer")
-        parser.set_defaults({"trainer.max_epochs": 12, "trainer.num_sanity_val_steps": 0})
+        parser.set_defaults({"trainer.max_epochs": 12, "trainer.num_sanity_val_steps": 0, "trainer.devices": 1})
         # Not required, because a checkpoint names its network. `parse_arguments` reports a missing network.
         parser.add_lightning_class_args(Classifier, "model", subclass_mode=True, required=False)
         parser.add_class_arguments(MNISTDataModule, "data", skip={"images"})  # an option of `predict` only
@@ -106,35 +106,38 @@ class CLI(LightningCLI):
         """Do nothing. `parse_arguments` reads the checkpoint."""
 
     def before_instantiate_classes(self) -> None:
-        if self.subcommand != "fit" or self.resumed_run:
-            self.save_config_callback = None  # there is no run folder, or its config.yaml exists
-        elif (max_epochs := self.config.fit.trainer.max_epochs) is not None and max_epochs < 1:
-            raise UserError(f"--trainer.max_epochs is {max_epochs}; it must be at least 1.")
+        trainer = self.config[self.subcommand].trainer
+        if self.subcommand != "fit" or self.resumed_run or trainer.logger is False or trainer.barebones:
+            self.save_config_callback = None  # there is no run folder, or it has a config.yaml
 
     def instantiate_classes(self) -> None:
         with plain_errors():
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the Trainer from the settings, with the logger, callbacks and checkpoint plugin of this package."""
+        """Build the Trainer from the settings, with the logger, callbacks and plugins of this package."""
         settings = self.config_init[self.subcommand].trainer
+        given = _as_list(settings.callbacks)
         callbacks: list[Callback] = []
-        has_bar = any(isinstance(callback, ProgressBar) for callback in _as_list(settings.callbacks))
-        if settings.enable_progress_bar is not False and not has_bar:
+        has_bar = any(isinstance(callback, ProgressBar) for callback in given)
+        if settings.enable_progress_bar is not False and not settings.barebones and not has_bar:
             callbacks.append(Progress())
         if self.subcommand == "fit":
             fit = self.config.fit
+            refuse_unsupported(settings, given, fit.ckpt_path)
             callbacks += training_callbacks(
                 save_every_n_steps=fit.save_every_n_steps,
                 save_every_n_minutes=fit.save_every_n_minutes,
-                save_epochs=settings.enable_checkpointing is not False,
+                save_epochs=settings.enable_checkpointing is not False and not settings.barebones,
                 save_best=self.datamodule.val_size > 0,
+                max_time=settings.max_time,
             )
-            if settings.logger in (None, True):
+            kwargs["max_time"] = None  # its Timer is among the callbacks
+            if settings.logger in (None, True) and not settings.barebones:
                 kwargs["logger"] = run_logger(runs_folder(fit), self.resumed_run)
         else:
             kwargs["logger"] = False
-        kwargs["plugins"] = [*_as_list(settings.plugins), CheckedCheckpointIO()]
+        kwargs["plugins"] = with_own_plugins(_as_list(settings.plugins))
         self.trainer_defaults["callbacks"] = callbacks
         try:
             return super().instantiate_trainer(**kwargs)
@@ -180,20 +183,19 @@ def main(args: ArgsType = None) -> int:
     """
     silence_noise()
     keep_freed_pages()
+    texts = {name: command.help for name, command in COMMANDS.items()}
+    parser = {"prog": PROGRAM, "description": "Train and compare small networks on MNIST.", "command_help": texts}
     try:
-        CLI(
-            Classifier,
-            MNISTDataModule,
-            subclass_mode_model=True,
-            parser_kwargs={
-                "prog": PROGRAM,
-                "description": "Train and compare small networks on MNIST.",
-                "command_help": {name: command.help for name, command in COMMANDS.items()},
-            },
-            parser_class=Parser,
-            auto_configure_optimizers=False,
-            args=args,
-        )
-    except (Interrupted, KeyboardInterrupt, UserError, MisconfigurationException, OSError) as error:
+        with interrupted_by_signals():
+            CLI(
+                Classifier,
+                MNISTDataModule,
+                subclass_mode_model=True,
+                parser_kwargs=parser,
+                parser_class=Parser,
+                auto_configure_optimizers=False,
+                args=args,
+            )
+    except (Interrupted, UserError, MisconfigurationException, OSError) as error:
         return print_error(error)
     return 0

@@ -88,9 +88,6 @@ def print_error(error: BaseException) -> int:
             return 0  # Lightning kills the first process if another one ends with an error
         print(f"\n{error}", file=sys.stderr)
         return error.exit_code
-    if isinstance(error, KeyboardInterrupt):
-        print("Stopped.", file=sys.stderr)
-        return 130
     print(f"{f'[rank: {rank}] ' if rank else ''}error: {error}", file=sys.stderr)
     return 1
 

@@ -72,7 +72,7 @@ class MNISTDataModule(LightningDataModule):
         """Download missing files and verify the others. Lightning calls it in one process of each machine."""
         if self.trainer is not None and self.batch_size < self.trainer.world_size:
             raise UserError(
-                f"batch_size is {self.batch_size}; it must be at least the number of devices, {self.trainer.world_size}."
+                f"batch_size is {self.batch_size}; it must be at least {self.trainer.world_size}, one per device."
             )
         if self.images is not None:
             return

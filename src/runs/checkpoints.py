@@ -8,6 +8,7 @@ import io
 import os
 import pickle
 import re
+import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,10 @@ class CheckedCheckpointIO(TorchCheckpointIO):
                 if path.name == LAST and path.exists():
                     spare = path.with_name(f".{PREVIOUS}.part")
                     spare.unlink(missing_ok=True)
-                    os.link(path, spare)
+                    try:
+                        os.link(path, spare)
+                    except OSError:  # exFAT and some network mounts have no hard links
+                        shutil.copyfile(path, spare)
                     spare.replace(path.with_name(PREVIOUS))
         except (OSError, RuntimeError) as error:
             # torch fails again when it closes the archive, and that error hides the reason.

@@ -16,9 +16,13 @@ SURROUNDINGS = frozenset(
         "save_every_n_steps",
         "save_every_n_minutes",
         "data.data_dir",
+        "trainer.accelerator",
         "trainer.default_root_dir",
+        "trainer.devices",
         "trainer.enable_progress_bar",
         "trainer.enable_model_summary",
+        "trainer.num_nodes",
+        "trainer.strategy",
         "tensorboard",
     }
 )

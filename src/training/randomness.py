@@ -23,36 +23,45 @@ class RandomState(Callback):
 
     def __init__(self) -> None:
         self.loaded: list[dict[str, Any]] = []  # one state for each process
+        self.device = torch.device("cpu")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.device = pl_module.device
         trainer.fit_loop._load_combined_loader_states()
         if states := pick_by_rank(self.loaded):
-            set_random_state(states[0])
+            set_random_state(states[0], self.device)
         elif trainer.global_rank > 0:
             seed = trainer.datamodule.seed  # type: ignore[attr-defined]
             torch.manual_seed(int(np.random.SeedSequence((seed, trainer.global_rank)).generate_state(1)[0]))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"states": gather(get_random_state())}
+        return {"states": gather(get_random_state(self.device))}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.loaded = state_dict["states"]
 
 
-def get_random_state() -> dict[str, Any]:
-    """The states of this process, as plain data that `torch.load` reads with `weights_only=True`."""
+def get_random_state(device: torch.device) -> dict[str, Any]:
+    """The states of this process and its device, as plain data that `torch.load` reads with `weights_only=True`."""
     kind, keys, *rest = np.random.get_state()
-    return {
+    state = {
         "python": random.getstate(),
         "numpy": (kind, list(map(int, keys)), *rest),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all(),
     }
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
 
 
-def set_random_state(state: dict[str, Any]) -> None:
-    """Set the generators of this process to a state from `get_random_state`."""
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Set the generators of this process and its device to a state from `get_random_state`."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])
-    torch.cuda.set_rng_state_all(state["cuda"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+    elif device.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])

@@ -3,7 +3,8 @@
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -11,20 +12,22 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from src.runs.folder import Run
+from src.runs.checkpoints import LAST
 from src.system.errors import UserError
 from src.tensorboard.logger import RunLogger
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what a cluster sends
+# Ctrl-C, what a cluster sends, a closed terminal, SLURM before its time limit; Windows has only the first two.
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 # Steps between checks. Reading a value from the GPU waits for all work queued on it, and a reduction over two
 # processes took 1.3 of the 29 ms of a step of LeNet5.
 CHECK_EVERY = 20
 
 
-class Interrupted(Exception):  # noqa: N818
-    """A signal ended the training after its step was finished and saved. Not an error."""
+class Interrupted(BaseException):
+    """A signal ended the program; a training was saved first. Not an error, so no `except Exception` catches it."""
 
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
@@ -54,8 +57,7 @@ class Stopping(Callback):
         self.save_is_due = False
         self.diverged_at = torch.zeros((), dtype=torch.long, device=pl_module.device)  # step, from 1
         self.saved_at = time.monotonic()
-        for number in SIGNALS:
-            signal.signal(number, self._receive)  # Lightning restores the handlers after the training
+        handle_signals(self._receive)  # Lightning restores the handlers after the training
         plateau = any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
         if plateau and trainer.ckpt_path:
             raise UserError(
@@ -71,7 +73,9 @@ class Stopping(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._watch_loss(trainer, outputs)
-        validation_follows = trainer.is_last_batch or (batch_idx + 1) % (trainer.val_check_batch or 1) == 0
+        # Without epochs between validations, Lightning counts the batches of all epochs.
+        counted = batch_idx if trainer.check_val_every_n_epoch else trainer.fit_loop.epoch_loop.total_batch_idx
+        validation_follows = trainer.is_last_batch or (counted + 1) % (trainer.val_check_batch or 1) == 0
         step_ends = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         by_steps = bool(self.every_n_steps) and step_ends and trainer.global_step % self.every_n_steps == 0
         by_clock = bool(self.every_n_minutes) and time.monotonic() - self.saved_at > 60 * self.every_n_minutes
@@ -111,8 +115,7 @@ class Stopping(Callback):
             self.agreed = number
             self._stop_if_agreed(trainer)
 
-        for number in SIGNALS:
-            signal.signal(number, end)
+        handle_signals(end)
 
     def _agree(self, trainer: Trainer, save: bool = False) -> None:
         """Share signal, diverged step and whether to save. Collective: every process must call this."""
@@ -127,8 +130,8 @@ class Stopping(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         self.saved_at, self.save_is_due = time.monotonic(), False
-        if trainer.checkpoint_callback is not None and isinstance(trainer.logger, RunLogger):
-            trainer.save_checkpoint(Run(Path(trainer.logger.log_dir)).checkpoint, weights_only=False)
+        if path := last_checkpoint(trainer):
+            trainer.save_checkpoint(path, weights_only=False)
 
     def _stop_if_agreed(self, trainer: Trainer) -> None:
         if not self.agreed:
@@ -136,9 +139,50 @@ class Stopping(Callback):
         is_finished = trainer.max_epochs is not None and trainer.current_epoch == trainer.max_epochs
         epoch = trainer.current_epoch + (not is_finished)  # counted from 1
         where = f"Stopped in epoch {epoch}, after step {trainer.global_step:,}"
-        if trainer.checkpoint_callback is None or not isinstance(trainer.logger, RunLogger):
+        network = type(trainer.lightning_module)
+        module = network.__module__
+        named = "" if module.startswith("src.") else f" --model {module}.{network.__qualname__}"
+        if (path := last_checkpoint(trainer)) is None:
             raise Interrupted(self.agreed, f"{where}. Nothing was saved.")
-        raise Interrupted(self.agreed, f"{where}. Go on with: python -m src fit --resume {trainer.logger.log_dir}")
+        logger = trainer.logger
+        go_on = f"--resume {logger.log_dir}" if isinstance(logger, RunLogger) else f"--ckpt_path {path}"
+        raise Interrupted(self.agreed, f"{where}. Go on with: python -m src fit {go_on}{named}")
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Writes ``last.ckpt`` after each epoch. A class of its own, beside a ModelCheckpoint of the user."""
+
+    def __init__(self) -> None:
+        super().__init__(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+
+
+def last_checkpoint(trainer: Trainer) -> Path | None:
+    """The path of ``last.ckpt``; None if this training saves no checkpoints."""
+    callbacks = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, LastCheckpoint)]
+    return Path(callbacks[0].dirpath, LAST) if callbacks and callbacks[0].dirpath else None
+
+
+def handle_signals(handler: Callable[[int, FrameType | None], None]) -> None:
+    """Set the handler of all `SIGNALS` that are not ignored, as nohup ignores SIGHUP."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Raise `Interrupted` on a signal. During a training, `Stopping` handles the signals."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number, "Stopped.")
+
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    handle_signals(end)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _raise_diverged(trainer: Trainer, step: int) -> None:

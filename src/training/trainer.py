@@ -7,20 +7,24 @@ which order, is listed here. To add a callback to all trainings, add it to `trai
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
 
 from src.data import MNISTDataModule
 from src.models import Classifier
+from src.runs.checkpoints import CheckedCheckpointIO
 from src.runs.folder import Run
 from src.system.errors import UserError
 from src.tensorboard.logger import RunLogger
 from src.training.callbacks import Curves, RunSummary
 from src.training.randomness import RandomState
-from src.training.stopping import Stopping
+from src.training.stopping import LastCheckpoint, Stopping
 
 
 def run_logger(runs_folder: Path, run: Run | None = None) -> RunLogger:
@@ -30,7 +34,11 @@ def run_logger(runs_folder: Path, run: Run | None = None) -> RunLogger:
 
 
 def training_callbacks(
-    save_every_n_steps: int, save_every_n_minutes: float, save_epochs: bool, save_best: bool
+    save_every_n_steps: int,
+    save_every_n_minutes: float,
+    save_epochs: bool,
+    save_best: bool,
+    max_time: str | timedelta | dict[str, int] | None,
 ) -> list[Callback]:
     """The callbacks of every training, in the order in which Lightning calls them.
 
@@ -39,25 +47,32 @@ def training_callbacks(
         save_every_n_minutes: Minutes between saves inside an epoch, 0 for none.
         save_epochs: Whether to save last.ckpt after each epoch.
         save_best: Whether to save best.ckpt too, the epoch with the highest validation accuracy.
+        max_time: After this time the training ends, see Lightning's Trainer.
     """
-    timer = Timer()
+    timer = Timer(duration=max_time)
     callbacks = [timer, RandomState(), Curves(), RunSummary(timer), Stopping(save_every_n_steps, save_every_n_minutes)]
     if save_epochs and save_best:
-        # Before the last one, so that last.ckpt contains its state.
-        callbacks.append(
-            BestCheckpoint(filename="best", enable_version_counter=False, monitor="val_accuracy", mode="max")
-        )
+        callbacks.append(BestCheckpoint())  # before the last one, so that last.ckpt contains its state
     if save_epochs:
-        callbacks.append(LastCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True))
+        callbacks.append(LastCheckpoint())
     return callbacks
 
 
+def with_own_plugins(plugins: list[Any]) -> list[Any]:
+    """Add the plugin that writes checkpoints, and under SLURM the environment without Lightning's requeue.
+
+    The requeue hangs with several processes. `Stopping` saves the run on SLURM's signal instead.
+    """
+    if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
+        plugins = [*plugins, SLURMEnvironment(auto_requeue=False)]
+    return [*plugins, CheckedCheckpointIO()]
+
+
 class BestCheckpoint(ModelCheckpoint):
-    """A class of its own, so that its state is not mixed up with that of a ModelCheckpoint of the user."""
+    """Writes ``best.ckpt``. A class of its own, beside a ModelCheckpoint of the user."""
 
-
-class LastCheckpoint(ModelCheckpoint):
-    """A class of its own, see `BestCheckpoint`."""
+    def __init__(self) -> None:
+        super().__init__(filename="best", enable_version_counter=False, monitor="val_accuracy", mode="max")
 
 
 def train(trainer: Trainer, network: Classifier, data: MNISTDataModule, ckpt_path: str | None) -> None:
@@ -65,6 +80,9 @@ def train(trainer: Trainer, network: Classifier, data: MNISTDataModule, ckpt_pat
     _check_number_of_outputs(network, data)
     with _locked_run_folder(trainer):
         trainer.fit(network, datamodule=data, ckpt_path=ckpt_path)
+        if trainer.limit_test_batches == 0:
+            print(f"{type(network).__name__} was trained, but not tested: --trainer.limit_test_batches is 0.")
+            return
         trainer.test(network, datamodule=data, verbose=False)
 
 

@@ -1,6 +1,7 @@
 """What is kept of an evaluation is used again only for the same checkpoint, test images and corruptions."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_corruptions_with_another_parameter_are_evaluated_again(
     evaluate_again(run)
     stronger = corruptions.CORRUPTIONS["blur"]._replace(strengths=(0.5, 1, 1.5, 2, 3))
     others = {name: value for name, value in corruptions.CORRUPTIONS.items() if name != "blur"}
-    changes = {
+    changes: dict[str, list[Any]] = {
         "CORRUPTIONS": [corruptions.CORRUPTIONS | {"blur": stronger}, others],
         "SEED": [1],
         "IMAGES_PER_CLASS": [2],

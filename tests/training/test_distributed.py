@@ -158,6 +158,6 @@ def test_mistake_ends_all_processes_with_one_plain_answer(tmp_path: Path) -> Non
     process = run(tmp_path, "fit", "--model=LeNet5", "--data.batch_size=1", root, *processes(2))
     output, _ = process.communicate(timeout=100)  # returns when the last process has closed its end
     assert process.returncode == 1
-    assert output.count("error:") == 1 and "batch_size is 1; it must be at least the number of devices, 2" in output
+    assert output.count("error:") == 1 and "batch_size is 1; it must be at least 2, one per device" in output
     assert "Traceback" not in output
     assert list(tmp_path.rglob("version_*")) == []

@@ -1,0 +1,47 @@
+"""Settings and callbacks of Lightning that this package refuses, each with the reason."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning import Callback
+from lightning.pytorch import callbacks as lightning_callbacks
+
+from src.system.errors import UserError
+
+REFUSED_CALLBACKS = {
+    "LearningRateFinder": "it trains with a rate that config.yaml does not contain. Search with it elsewhere.",
+    "BatchSizeFinder": "it trains with a batch size that config.yaml does not contain. Set --data.batch_size.",
+    "StochasticWeightAveraging": "it averages after the last save. Use EMAWeightAveraging.",
+    "ModelPruning": "it needs weights that are contiguous, and replaces them by others that no checkpoint fits.",
+}
+
+
+def refuse_unsupported(settings: Namespace, callbacks: Sequence[Callback], ckpt_path: str | None) -> None:
+    """Raise a `UserError` for settings of the Trainer, or callbacks of the user, that cannot give a correct run."""
+    for name, reason in REFUSED_CALLBACKS.items():
+        if any(isinstance(callback, getattr(lightning_callbacks, name)) for callback in callbacks):
+            raise UserError(f"{name} is not supported: {reason}")
+    strategy = _name(settings.strategy)
+    if any(name in strategy for name in ("fsdp", "deepspeed", "modelparallel")):
+        raise UserError(f"--trainer.strategy {strategy} is not supported: it splits the weights. Use ddp.")
+    if settings.precision in ("16-true", "transformer-engine-float16"):
+        raise UserError(
+            f"--trainer.precision {settings.precision} is not supported: the eps of Adam, 1e-7, is 0 in float16. "
+            "Use 16-mixed or bf16-mixed."
+        )
+    if settings.limit_train_batches == 0:
+        raise UserError("--trainer.limit_train_batches is 0: there is nothing to train.")
+    endless = settings.max_epochs in (None, -1) and settings.max_steps in (None, -1) and settings.max_time is None
+    if endless or (settings.max_epochs is not None and settings.max_epochs != -1 and settings.max_epochs < 1):
+        raise UserError(f"--trainer.max_epochs is {settings.max_epochs}; it must be at least 1.")
+    # Lightning writes these files when SLURM requeues a job, and starts any later training in the folder from them.
+    requeued = sorted(Path(settings.default_root_dir or ".").glob("hpc_ckpt_*.ckpt"))
+    if requeued and ckpt_path is None:
+        path = requeued[-1]
+        raise UserError(f"Lightning would start this training from {path}. Remove it, or name it: --ckpt_path {path}")
+
+
+def _name(value: Any) -> str:
+    return (value if isinstance(value, str) else type(value).__name__).lower()
