@@ -1,5 +1,6 @@
-"""The requirements, the make targets, and what README and the pages of docs/ name."""
+"""The requirements, the make targets, the direction of imports, and what README and docs name."""
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -46,6 +47,47 @@ def test_make_help_lists_every_target() -> None:
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony
     assert [line.split()[0] for line in done.stdout.splitlines()] == phony[1].split()
+
+
+# --- Imports -----------------------------------------------------------------------------------------------------
+
+LEVELS = [  # from top to bottom: a package imports only itself and packages below
+    {"cli"},
+    {"report"},
+    {"comparison"},
+    {"training", "inference", "evaluation"},
+    {"runs"},
+    {"data", "models", "tensorboard"},
+    {"plots"},
+    {"system"},
+]
+
+
+def imported_packages(path: Path) -> set[str]:
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "src":
+            modules |= {f"src.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules.add(node.module)
+    return {module.split(".")[1] for module in modules if module.startswith("src.")}
+
+
+@pytest.mark.parametrize("level", range(len(LEVELS)), ids=lambda level: "+".join(sorted(LEVELS[level])))
+def test_imports_go_one_way(level: int) -> None:
+    below = set().union(*LEVELS[level + 1 :])
+    for package in LEVELS[level]:
+        paths = sorted((ROOT / "src" / package).rglob("*.py")) or [ROOT / "src" / f"{package}.py"]
+        for path in paths:
+            wrong = imported_packages(path) - below - {package}
+            assert not wrong, f"{path.relative_to(ROOT)} imports {', '.join(wrong)}"
+
+
+def test_every_package_has_a_level() -> None:
+    found = {path.stem for path in (ROOT / "src").iterdir() if not path.name.startswith("__")}
+    assert found == set().union(*LEVELS)
 
 
 # --- README and docs --------------------------------------------------------------------------------------------
