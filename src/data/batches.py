@@ -13,13 +13,13 @@ class RawBatch(NamedTuple):
     """The share of one device in a global batch, before the images are scaled.
 
     `weight` times the sum of the share's losses, averaged over the devices as DDP does, is the mean loss
-    over the global batch. So each image has the same weight, even if the shares differ in size by one.
+    over the global batch. So all images count equally, even if the shares differ in size by one.
     """
 
     images_NHW: Tensor  # uint8
     labels_N: Tensor  # int64
     weight: float  # number of devices / number of images in the global batch
-    shifts_N2: Tensor | None = None  # int64: move each image by so many pixels down and right
+    shifts_N2: Tensor | None = None  # int64: pixels by which each image is shifted down and right
 
 
 @dataclass(eq=False, repr=False)
@@ -35,8 +35,8 @@ class GlobalBatches:
     images_NHW: Tensor  # uint8
     labels_N: Tensor  # int64
     batch_size: int  # images in a global batch
-    seed: int | None = None  # shuffle anew in each epoch; None keeps the order of the data set
-    max_shift: int = 0  # draw shifts of -max_shift … max_shift pixels for each image, anew in each epoch
+    seed: int | None = None  # shuffles, with a new order in each epoch; None keeps the order of the data set
+    max_shift: int = 0  # draws shifts of -max_shift … max_shift pixels for each image in each epoch
     rank: int = 0  # of this device
     world_size: int = 1  # number of devices
 
@@ -82,10 +82,8 @@ class GlobalBatches:
             self.position = (number + 1) % len(self)
             start = number * self.batch_size
             size = min(self.batch_size, n_images - start)
-            share = slice(
-                start + size * self.rank // self.world_size,
-                start + size * (self.rank + 1) // self.world_size,
-            )
+            begin, end = (start + size * rank // self.world_size for rank in (self.rank, self.rank + 1))
+            share = slice(begin, end)
             index = share if order_N is None else order_N[share]
             yield RawBatch(
                 self.images_NHW[index],

@@ -27,8 +27,8 @@ class MNISTDataModule(LightningDataModule):
             uses the test images, as in the published comparison; don't select epochs by it then.
         normalize: Subtract MNIST's mean 0.1307 and divide by its standard deviation 0.3081, for any data set.
             Without it the pixels are in 0…1.
-        max_shift: Shift each training image at random by up to this number of pixels, vertically and
-            horizontally, anew in each epoch.
+        max_shift: In each epoch, shift each training image vertically and horizontally by random numbers of
+            pixels up to this one.
         seed: Seed of the order of the training images and of the choice of the held-out images.
         classes: Names of the classes of another data set, in the order of their labels. Its four files belong in
             `data_dir` itself, and nothing is downloaded. By default the data set is MNIST, and its classes are 0 to 9.

@@ -164,7 +164,7 @@ def _ink(grey_HW: Plane) -> Plane:
 
 
 def _top_hat(grey_HW: Plane) -> Plane:
-    """Keep what is brighter than its surroundings and narrower than half the picture: no paper, and no shadow."""
+    """Keep what is brighter than its surroundings and narrower than half the picture. Paper and shadows are wider."""
     return ndimage.white_tophat(grey_HW, size=(max(grey_HW.shape) // 2 + 1,) * 2)
 
 

@@ -80,8 +80,8 @@ def export(trained: TrainedNetwork, folder: Path) -> None:
     for file_name, content in files.items():
         with replace_when_whole(folder / file_name) as file:
             file.write(content)
-    print(f"Use it with numpy and onnxruntime:\n{USE.format(path=str(folder / ONNX))}")
     print(
+        f"Use it with numpy and onnxruntime:\n{USE.format(path=str(folder / ONNX))}\n"
         f"On all {len(images_NHW):,} test images both files give the same answers as {name}; "
         f"the largest difference of a probability is {largest:.1e}."
     )

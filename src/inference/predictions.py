@@ -143,18 +143,16 @@ def _print_table(networks: list[str], rows: list[Row]) -> None:
 
 def _as_csv(networks: list[str], rows: list[Row]) -> str:
     """Return a line for each image. With several networks, the name of the network is part of the column names."""
+    columns = [(name, field) for name in networks for field in ("digit", "confidence", "runner_up")]
+    header = [f"{name} {field}" if len(networks) > 1 else field for name, field in columns]
     key, *last = ("file", "error") if "file" in rows[0] else ("image",)
-    prefixes = {name: f"{name} " if len(networks) > 1 else "" for name in networks}
-    columns = [f"{prefix}{field}" for prefix in prefixes.values() for field in ("digit", "confidence", "runner_up")]
     text = io.StringIO()
-    writer = csv.DictWriter(text, [key, *columns, *last], extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([key, *header, *last])
     for row in rows:
-        cells = dict(row)
-        for name, answer in row["answers"].items():
-            rounded = answer | {"confidence": f"{answer['confidence']:.6f}"}
-            cells |= {f"{prefixes[name]}{field}": value for field, value in rounded.items()}
-        writer.writerow(cells)
+        cells = [row["answers"].get(name, {}).get(field, "") for name, field in columns]
+        rounded = [f"{cell:.6f}" if isinstance(cell, float) else cell for cell in cells]
+        writer.writerow([row[key], *rounded, *(row[name] for name in last)])
     return text.getvalue()
 
 

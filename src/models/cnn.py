@@ -13,7 +13,7 @@ class CNN(Classifier):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # Pooling before ReLU gives the same numbers as after it, at a quarter of the work.
+        # Pooling before ReLU gives the same result as after it, with a quarter of the work.
         self.network = nn.Sequential(
             OrderedDict(
                 conv1=nn.Conv2d(1, 32, kernel_size=3),
@@ -32,5 +32,5 @@ class CNN(Classifier):
         self.network.apply(glorot_uniform)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """(N, 1, 28, 28) → logits (N, 10)."""
+        """Map images (N, 1, 28, 28) to logits (N, 10)."""
         return self.network(x_NCHW)

@@ -11,13 +11,13 @@ from src.models.classifier import Classifier, glorot_uniform
 class LeNet5(Classifier):
     """LeNet-5 with same padding, ReLU and max-pooling: 545,546 parameters.
 
-    After Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document
-    recognition", Proc. IEEE 86(11), 1998, in the form of the published comparison.
+    Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document
+    recognition", Proc. IEEE 86(11), 1998, as modified in the published comparison.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # Pooling before ReLU gives the same numbers as after it, at a quarter of the work.
+        # Pooling before ReLU gives the same result as after it, with a quarter of the work.
         self.network = nn.Sequential(
             OrderedDict(
                 conv1=nn.Conv2d(1, 6, kernel_size=5, padding=2),
@@ -37,5 +37,5 @@ class LeNet5(Classifier):
         self.network.apply(glorot_uniform)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """(N, 1, 28, 28) → logits (N, 10)."""
+        """Map images (N, 1, 28, 28) to logits (N, 10)."""
         return self.network(x_NCHW)

@@ -63,12 +63,7 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def resume(self, curves: dict[str, dict[str, dict[int, float]]], step: int) -> None:
-        """Restore the curves of a checkpoint, and discard what was logged after it.
-
-        Args:
-            curves: Tag → sub-run → epoch → value.
-            step: The training step of the checkpoint.
-        """
+        """Restore the curves of a checkpoint, as in `self.curves`, and discard what was logged from `step` on."""
         # TensorBoard then ignores earlier values of this folder at this step and later.
         self.experiment.file_writer.add_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
         for tag, sub_runs in curves.items():
