@@ -46,9 +46,6 @@ def compare(
         name: Folder of this one; by default the names of the networks.
         data_dir: Folder of the data; by default that of the first run.
         command: The command line that makes the comparison again.
-
-    Raises:
-        UserError: There are fewer than two networks to compare.
     """
     groups, left_out = find_groups(folders)
     for trainings in planned:
@@ -57,26 +54,20 @@ def compare(
     classes = common_classes([group.recipe for group in groups])
     names = dict.fromkeys(group.name for group in groups)
     folder = output / (name or re.sub(r"[^\w.-]", "_", "-vs-".join(names).lower()).lstrip("."))
-    number_of_runs = "This program did not fix the number of runs in advance."
-    if planned:
-        number_of_runs = fix_number(planned, folder / "plan.json")
-        train_missing(planned)
-        for trainings in planned:
-            merge(groups, trainings.finished())
+    number_of_runs = fix_number(planned, folder / "plan.json")
+    for group in train_missing(planned):
+        merge(groups, group)
     count_each_seed_once(groups, left_out)
     name_apart(groups)
 
     data = MNISTDataModule(str(data_dir or groups[0].runs[0].config["data"]["data_dir"]), classes=classes)
-    data.prepare_data()
-    data.setup("test")
     networks = _test(groups, data, left_out)
     _require_two(networks, left_out)
     for path, reason in left_out.items():
         print(f"Left out: {path}: {reason}")
-    differences = statistics.differences([network.wrong_SN for network in networks])
     return Comparison(
         networks=networks,
-        pairs=[Pair(networks[a], networks[b], difference, margin) for (a, b), difference in differences.items()],
+        pairs=_compare_pairs(networks, margin),
         margin=margin,
         images_NHW=data.test[0],
         classes=data.classes,
@@ -90,6 +81,8 @@ def compare(
 
 def _test(groups: list[Group], data: MNISTDataModule, left_out: LeftOut) -> list[Network]:
     """Evaluate all runs. Returns the groups that still have runs, with their answers."""
+    data.prepare_data()
+    data.setup("test")
     images_NHW, labels_N = data.test
     evaluations, unusable = evaluate([run for group in groups for run in group.runs], images_NHW, labels_N)
     left_out |= {run.folder: reason for run, reason in unusable.items()}
@@ -105,12 +98,14 @@ def _test(groups: list[Group], data: MNISTDataModule, left_out: LeftOut) -> list
     return networks
 
 
+def _compare_pairs(networks: list[Network], margin: float) -> list[Pair]:
+    differences = statistics.differences([network.wrong_SN for network in networks])
+    return [Pair(networks[a], networks[b], difference, margin) for (a, b), difference in differences.items()]
+
+
 def _require_two(groups: Sequence[Group], left_out: LeftOut) -> None:
     if len(groups) < 2:
-        name = groups[0].name if groups else ""
-        problem = (
-            f"There is only {name} to compare. Name runs of two networks or more."
-            if name
-            else "No finished runs to compare."
-        )
+        problem = "No finished runs to compare."
+        if groups:
+            problem = f"There is only {groups[0].name} to compare. Name runs of two networks or more."
         raise UserError(problem + "".join(f"\nLeft out: {folder}: {reason}" for folder, reason in left_out.items()))

@@ -31,12 +31,15 @@ class Trainings:
         return find_group(self.name, self.folder, self.settings, range(self.n_seeds))
 
 
-def train_missing(planned: list[Trainings]) -> None:
+def train_missing(planned: list[Trainings]) -> list[Group]:
     """Train every config with every seed. Finished runs are skipped; an interrupted run is continued.
 
     The networks take turns, so that other load on the machine affects all of them.
+
+    Returns:
+        The runs of each config.
     """
-    wanted = [(seed, trainings) for seed in range(planned[0].n_seeds) for trainings in planned]
+    wanted = [(seed, trainings) for seed in range(planned[0].n_seeds) for trainings in planned] if planned else []
     for number, (seed, trainings) in enumerate(wanted, start=1):
         if seed in [run.results["seed"] for run in trainings.finished().runs]:
             continue
@@ -48,6 +51,7 @@ def train_missing(planned: list[Trainings]) -> None:
         if code != 0:
             failed = f"The training of {trainings.name} with seed {seed} failed with exit code {code}; see above."
             raise UserError(f"{failed} {KEPT}")
+    return [trainings.finished() for trainings in planned]
 
 
 def fix_number(planned: list[Trainings], path: Path) -> str:
@@ -55,6 +59,8 @@ def fix_number(planned: list[Trainings], path: Path) -> str:
 
     A number that is changed after the results are known can favour one of them. So every change is reported.
     """
+    if not planned:
+        return "This program did not fix the number of runs in advance."
     finished = sum(len(trainings.finished().runs) for trainings in planned)
     try:
         fixed = json.loads(path.read_text()) if path.exists() else []

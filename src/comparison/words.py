@@ -1,9 +1,10 @@
 """The verdicts in sentences that a student understands and a statistician accepts."""
 
+from collections.abc import Sequence
 from itertools import combinations
 
 from src.comparison.result import Network, Pair
-from src.comparison.statistics import BETTER, SAME, UNKNOWN, Interval
+from src.comparison.statistics import BETTER, SAME, Interval
 
 NO_DIFFERENCE = "there is no difference that matters between"
 
@@ -21,20 +22,17 @@ def sentences(pair: Pair) -> list[str]:
         if difference.mean < 0:  # count in favour of the better network
             seeds, images = Interval(-seeds.high, -seeds.low), Interval(-images.high, -images.low)
         headline = f"{better} is better than {worse}: {abs(difference.mean):.1f} fewer errors in {n_images}."
-        reason = (
-            f"The 95 % interval over seeds is {seeds.low:.1f} to {seeds.high:.1f} fewer errors on these test images."
-        )
+        reason = f"The 95 % interval over seeds, on these images, is {seeds.low:.1f} to {seeds.high:.1f} fewer errors."
     else:
         same = pair.verdict == SAME
         headline = f"{NO_DIFFERENCE.capitalize()} {a} and {b}." if same else f"{a} and {b} can't be told apart."
-        reason = (
-            f"{a} makes {_signed(seeds.low)} to {_signed(seeds.high)} more errors in {n_images} than {b} "
-            "(95 % interval over seeds, on these test images). "
-        ) + (
+        interval = f"{_signed(seeds.low)} to {_signed(seeds.high)} more errors in {n_images} than {b}"
+        shows = (
             f"A difference of up to {pair.margin:g} doesn't matter."
             if same
             else f"This shows neither which is better nor that they differ by less than {pair.margin:g}."
         )
+        reason = f"{a} makes {interval} (95 % interval over seeds, on these test images). {shows}"
     return [headline, reason, _other_images(pair, images), recipes]
 
 
@@ -70,42 +68,35 @@ def _recipe(network: Network) -> str:
 
 
 def ranking(pairs: list[Pair]) -> str:
-    """Return one sentence about three networks or more.
-
-    The clauses cover every pair with its own verdict, because verdicts need not be transitive.
-    """
+    """Return a sentence about three networks or more that covers every pair: verdicts need not be transitive."""
     networks = sorted({id(n): n for pair in pairs for n in (pair.a, pair.b)}.values(), key=lambda n: n.errors_S.mean())
-    names = [network.name for network in networks]
-    verdicts = {frozenset((pair.a.name, pair.b.name)): pair.verdict for pair in pairs}
-    better_than = {
-        name: tuple(worse for worse in names[place:] if verdicts.get(frozenset((name, worse))) == BETTER)
-        for place, name in enumerate(names)
-    }
+    place = {id(network): number for number, network in enumerate(networks)}
+    verdicts = {tuple(sorted((place[id(pair.a)], place[id(pair.b)]))): pair.verdict for pair in pairs}
+    # For each network, those that it is better than.
+    worse = [tuple(b for b in range(a + 1, len(networks)) if verdicts[a, b] == BETTER) for a in range(len(networks))]
     clauses = []
-    said: set[frozenset[str]] = set()
+    said: set[tuple[int, ...]] = set()
 
-    def equals(group: list[str], verdict: str) -> str:
-        said.update(frozenset(pair) for pair in combinations(group, 2))
-        return f"{_and(group)} can't be told apart" if verdict == UNKNOWN else f"{NO_DIFFERENCE} {_and(group)}"
+    def names(group: Sequence[int]) -> str:
+        *first, last = (networks[number].name for number in group)
+        return f"{', '.join(first)} and {last}" if first else last
 
-    for worse in filter(None, dict.fromkeys(better_than.values())):
-        group = [name for name in names if better_than[name] == worse]
-        among = {verdicts[frozenset(pair)] for pair in combinations(group, 2)}
-        every = "both" if len(group) == 2 else "all"
-        if len(among) == 1:
-            clauses += [equals(group, among.pop()), f"{every} are better than {_and(worse)}"]
+    def equal(group: Sequence[int]) -> str | None:
+        """Return the clause about a group without any order, if all its pairs have the same verdict."""
+        inside = list(combinations(group, 2))
+        found = {verdicts[pair] for pair in inside}
+        if len(found) != 1 or BETTER in found or said.issuperset(inside):
+            return None
+        said.update(inside)
+        return f"{NO_DIFFERENCE} {names(group)}" if SAME in found else f"{names(group)} can't be told apart"
+
+    for those in filter(None, dict.fromkeys(worse)):
+        group = [number for number, others in enumerate(worse) if others == those]
+        if clause := equal(group):
+            clauses += [clause, f"{'both' if len(group) == 2 else 'all'} are better than {names(those)}"]
         else:
-            clauses.append(f"{_and(group)} {'are all' if among else 'is'} better than {_and(worse)}")
-    for size in range(len(names), 1, -1):
-        for group in map(list, combinations(names, size)):
-            among = {verdicts[frozenset(pair)] for pair in combinations(group, 2)}
-            unsaid = any(frozenset(pair) not in said for pair in combinations(group, 2))
-            if unsaid and len(among) == 1 and (verdict := among.pop()) != BETTER:
-                clauses.append(equals(group, verdict))
-    if clauses[0].startswith(NO_DIFFERENCE):
-        clauses[0] = clauses[0].replace("there", "There", 1)
-    return f"{'; '.join(clauses)}."
-
-
-def _and(names: list[str] | tuple[str, ...]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+            clauses.append(f"{names(group)} {'are all' if len(group) > 1 else 'is'} better than {names(those)}")
+    groups = (group for size in range(len(networks), 1, -1) for group in combinations(range(len(networks)), size))
+    clauses += filter(None, map(equal, groups))
+    sentence = "; ".join(clauses) + "."
+    return sentence[0].upper() + sentence[1:] if sentence.startswith(NO_DIFFERENCE) else sentence
