@@ -106,13 +106,13 @@ def name_apart(groups: list[Group]) -> None:
     names = [group.name for group in groups]
     for group, network in zip(groups, names, strict=True):
         others = [other for other, name in zip(groups, names, strict=True) if name == network and other is not group]
-        settings = {
-            name.rpartition(".")[2]: value
+        settings = [
+            f"{name.rpartition('.')[2]} {value}"
             for name, value in group.recipe.items()
             if any(other.recipe.get(name) != value for other in others)
-        }
+        ]
         if settings:
-            group.name += f" ({', '.join(f'{name} {value}' for name, value in settings.items())})"
+            group.name += f" ({', '.join(settings)})"
 
 
 def _is_usable(run: Run, left_out: LeftOut) -> bool:

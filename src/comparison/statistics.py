@@ -193,11 +193,9 @@ def smallest_difference(spreads: tuple[float, float], n_runs: tuple[int, int], n
 
 def runs_needed(difference: float, spreads: tuple[float, float], n_networks: int = 2) -> int:
     """Return how many runs of each network find `difference` with 80 % power."""
-
-    def is_enough(n_runs: int) -> bool:
-        return power(difference, spreads, (n_runs, n_runs), n_networks) >= POWER
-
-    most = 2
-    while not is_enough(most):
-        most *= 2
-    return 2 + bisect_left(range(2, most), True, key=is_enough)
+    # With known spreads (a normal distribution, not Student's), about as many would do.
+    deviations = critical(n_networks, np.inf) + stats.norm.ppf(POWER)
+    about = (deviations / difference) ** 2 * sum(spread**2 for spread in spreads)
+    candidates = range(max(2, int(0.9 * about)), int(1.1 * about) + 20)
+    enough = bisect_left(candidates, True, key=lambda n: power(difference, spreads, (n, n), n_networks) >= POWER)
+    return candidates[enough]

@@ -71,25 +71,22 @@ def summarise(report: Numbers) -> str:
 
 
 def _table(report: Numbers) -> str:
-    rows = [["network", "parameters", "epochs", "runs", f"errors in {report['images']:,}", "training", "latency"]]
-    for network in report["networks"]:
-        latency = report["timings"][network["name"]]["latency_microseconds"]["median"]
-        rows.append(
-            [
-                network["name"],
-                f"{network['parameters']:,}",
-                str(network["epochs"]),
-                str(len(network["runs"])),
-                _mean_sd(network["errors"], 1),
-                _duration(network["train_seconds"]["median"]),
-                f"{latency:.0f} µs",
-            ]
-        )
-    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
-    return "\n".join(
-        "  ".join([row[0].ljust(first), *(text.rjust(width) for text, width in zip(row[1:], others, strict=True))])
-        for row in rows
-    )
+    networks = report["networks"]
+    latencies = [report["timings"][network["name"]]["latency_microseconds"]["median"] for network in networks]
+    columns = {
+        "network": [network["name"] for network in networks],
+        "parameters": [f"{network['parameters']:,}" for network in networks],
+        "epochs": [str(network["epochs"]) for network in networks],
+        "runs": [str(len(network["runs"])) for network in networks],
+        f"errors in {report['images']:,}": [_mean_sd(network["errors"], 1) for network in networks],
+        "training": [_duration(network["train_seconds"]["median"]) for network in networks],
+        "latency": [f"{latency:.0f} µs" for latency in latencies],
+    }
+    aligned = []
+    for title, cells in columns.items():
+        width = max(map(len, [title, *cells]))
+        aligned.append([f"{cell:<{width}}" if title == "network" else f"{cell:>{width}}" for cell in [title, *cells]])
+    return "\n".join("  ".join(row) for row in zip(*aligned, strict=True))
 
 
 def _draw_figures(report: Numbers, comparison: Comparison, theme: str) -> dict[str, bytes]:

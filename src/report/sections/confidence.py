@@ -61,5 +61,6 @@ def draw(report: Numbers, comparison: Comparison) -> Figure:
         counts.bar(middle + shift, images, width=0.025, color=f"C{number % 6}")
     axes.set(title="Reliability", ylabel="Share of right answers")
     counts.set(yscale="log", xlabel="Confidence", ylabel="Images")
+    counts.yaxis.set_major_formatter("{x:,.0f}")  # powers would be formulas
     axes.legend()
     return figure

@@ -1,7 +1,6 @@
 """The errors of every run, and the difference of each pair of networks with its intervals."""
 
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 from matplotlib import rcParams
@@ -107,15 +106,14 @@ def draw_difference(report: Numbers, comparison: Comparison) -> Figure:
     axes = figure.add_subplot(xlabel=xlabel, title="Difference")
     axes.axvspan(-margin, margin, color=ink, alpha=0.08, label=f"up to {margin:g}: doesn't matter")
     axes.axvline(0, color=ink, linewidth=1)
-    for row, pair in enumerate(pairs):
-        found = pair["difference"]
-        for number, (key, label) in enumerate(
-            (("same_images", "over seeds"), ("other_images", "over seeds and test images"))
-        ):
-            if found[key] is not None:
-                line: Any = {"color": f"C{number}", "linewidth": 3, "label": label if row == 0 else ""}
-                axes.hlines(row - 0.1 + 0.2 * number, found[key]["low"], found[key]["high"], **line)
-        axes.plot(found["mean"], row, "D", color=ink)
+    for key, label, colour, shift in (
+        ("same_images", "over seeds", "C0", -0.1),
+        ("other_images", "over seeds and test images", "C1", 0.1),
+    ):
+        known = [(row, pair["difference"][key]) for row, pair in enumerate(pairs) if pair["difference"][key]]
+        low, high = ([interval[end] for _, interval in known] for end in ("low", "high"))
+        axes.hlines([row + shift for row, _ in known], low, high, color=colour, linewidth=3, label=label)
+    axes.plot([pair["difference"]["mean"] for pair in pairs], range(len(pairs)), "D", color=ink)
     axes.set_yticks(range(len(pairs)), [f"{_two_lines(pair['a'])}\nminus\n{_two_lines(pair['b'])}" for pair in pairs])
     axes.set_ylim(len(pairs) - 0.5, -0.5)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
