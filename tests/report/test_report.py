@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from src.comparison.result import Comparison
 from src.comparison.statistics import BETTER
 from src.models import CNN
@@ -37,8 +39,12 @@ def escaped(text: str) -> str:
     return text.replace("'", "&#39;")
 
 
-def test_two_networks_get_no_ranking(report: dict[str, Any], comparison: Comparison, tmp_path: Path) -> None:
+def test_two_networks_get_no_ranking(
+    report: dict[str, Any], comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert report["ranking"] is None
+    names = [name for section in SECTIONS.values() for name in section.figures()]
+    monkeypatch.setattr("src.report.report._draw_figures", lambda *args: dict.fromkeys(names, b""))
     comparison = compared(comparison.networks, folder=tmp_path)
     page = write_report(report, comparison).read_text()
     assert f"<h1>{escaped(report['pairs'][0]['words'][0])}</h1>" in page

@@ -112,6 +112,7 @@ def draw_difference(report: Numbers, comparison: Comparison) -> Figure:
     ):
         known = [(row, pair["difference"][key]) for row, pair in enumerate(pairs) if pair["difference"][key]]
         low, high = ([interval[end] for _, interval in known] for end in ("low", "high"))
+        label = label if known else ""
         axes.hlines([row + shift for row, _ in known], low, high, color=colour, linewidth=3, label=label)
     axes.plot([pair["difference"]["mean"] for pair in pairs], range(len(pairs)), "D", color=ink)
     axes.set_yticks(range(len(pairs)), [f"{_two_lines(pair['a'])}\nminus\n{_two_lines(pair['b'])}" for pair in pairs])
