@@ -154,7 +154,9 @@ def test_max_steps_is_refused(cli: RunCLI, stop: Stop) -> None:
 
 def test_plateau_is_refused(cli: RunCLI, stop: Stop) -> None:
     stop(3, signal.SIGTERM)
-    folder = Path(cli("fit", "--model=tests.tiny.Plateau", *SHORT).err.split()[-1])
+    said = cli("fit", "--model=tests.tiny.Plateau", *SHORT).err.split()
+    assert said[-2:] == ["--model", "tests.tiny.Plateau"]  # its module must be named again
+    folder = Path(said[said.index("--resume") + 1])
     outcome = cli("fit", f"--resume={folder}")
     assert (outcome.code, "ReduceLROnPlateau cannot be resumed exactly" in outcome.err) == (1, True)
 
