@@ -89,6 +89,7 @@ def test_local_values_are_those_of_compute_without_waiting_for_other_processes()
     metrics.dist_sync_fn, metrics.distributed_available_fn = other_processes, lambda: True
     assert metrics.local_values() == expected
     assert (expected["accuracy"], expected["top2_accuracy"], expected["errors"]) == (0.75, 0.75, 1)
-    metrics.update(torch.tensor(0.0), torch.eye(1, 10), torch.tensor([0]))
+    metrics.update(torch.tensor(0.0), torch.eye(1, 10), torch.tensor([0]))  # clears the cache of `compute`
+    assert metrics.local_values()["accuracy"] == 0.8
     with pytest.raises(AssertionError, match="synchronised"):
         metrics.compute()
