@@ -49,18 +49,18 @@ def draw(report: Numbers, comparison: Comparison) -> Figure:
     """Draw how often answers of some confidence are right, and how many answers have that confidence."""
     networks = report["networks"]
     figure = Figure(figsize=(style.WIDTH, 4.6))
-    axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    axes, histogram = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     axes.plot([0, 1], [0, 1], ":", color=rcParams["text.color"], linewidth=1, label="perfectly calibrated")
     middle = (np.arange(BINS) + 0.5) / BINS
     for number, network in enumerate(networks):
-        images, right = (np.array(network["reliability"][key]) for key in ("counts", "right"))
-        enough = images >= 5  # a share of fewer is noise
-        share = right[enough] / images[enough]
+        counts, right = (np.array(network["reliability"][key]) for key in ("counts", "right"))
+        enough = counts >= 5  # a share of fewer is noise
+        share = right[enough] / counts[enough]
         axes.plot(middle[enough], share, label=network["name"], markersize=4, **style.of_network(number))
         shift = (number - (len(networks) - 1) / 2) * 0.025
-        counts.bar(middle + shift, images, width=0.025, color=f"C{number % 6}")
+        histogram.bar(middle + shift, counts, width=0.025, color=f"C{number % 6}")
     axes.set(title="Reliability", ylabel="Share of right answers")
-    counts.set(yscale="log", xlabel="Confidence", ylabel="Images")
-    counts.yaxis.set_major_formatter("{x:,.0f}")  # powers would be formulas
+    histogram.set(yscale="log", xlabel="Confidence", ylabel="Images")
+    histogram.yaxis.set_major_formatter("{x:,.0f}")  # powers would be formulas
     axes.legend()
     return figure

@@ -45,8 +45,8 @@ class Difference(Section):
             power = {
                 "smallest_difference": statistics.smallest_difference(spreads, n_runs, n_networks),
                 "runs_needed": {
-                    str(images): statistics.runs_needed(images, spreads, n_networks)
-                    for images in statistics.DIFFERENCES_OF_INTEREST
+                    str(n_images): statistics.runs_needed(n_images, spreads, n_networks)
+                    for n_images in statistics.DIFFERENCES_OF_INTEREST
                 },
             }
         return {
