@@ -27,3 +27,11 @@ class Plateau(Tiny):
         optimizer = torch.optim.Adam(self.parameters())
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"}}
+
+
+class WithParts(Tiny):
+    """Takes a class and an instance as arguments."""
+
+    def __init__(self, activation: type[nn.Module] = nn.ReLU, layer: nn.Module | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.network = nn.Sequential(nn.Flatten(), nn.Linear(784, 16), activation(), layer or nn.Linear(16, 10))

@@ -87,7 +87,7 @@ class CLI(LightningCLI):
             raise UserError(f"--seed_everything is {given.seed_everything}; it must be 0 … {2**32 - 1}.")
         if command == "fit" and given.resume and (run := run_to_resume(given, fit_parser)):
             self.resumed_run = run
-            words = words_to_resume(run, given.resume, words)
+            words = words_to_resume(run, given, words)
             self.config = parser.parse_args(words)
             given = self.config.fit
             refuse_other_settings(run, given, fit_parser)

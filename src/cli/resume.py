@@ -13,6 +13,7 @@ from src.cli.settings import recipe_of, runs_folder
 from src.runs.checkpoints import load_checkpoint
 from src.runs.folder import Run, find_runs
 from src.runs.recipe import SURROUNDINGS, differences, has_recipe, recipe
+from src.runs.trust import refuse_foreign_code
 from src.system.errors import UserError
 from src.training.callbacks import describe_result
 
@@ -43,7 +44,7 @@ def run_to_resume(given: Namespace, parser: LightningArgumentParser) -> Run | No
     return Run(Path(chosen)) if chosen else None
 
 
-def words_to_resume(run: Run, resume: str, words: list[str]) -> list[str]:
+def words_to_resume(run: Run, given: Namespace, words: list[str]) -> list[str]:
     """The command line with the config of `run` before all other settings, and the checkpoint to continue from.
 
     Ends the program if the run is finished.
@@ -51,20 +52,26 @@ def words_to_resume(run: Run, resume: str, words: list[str]) -> list[str]:
     if run.is_finished:
         print(f"{run.folder} is finished: {describe_result(run.results['model'], 'test', run.results['test'])}.")
         raise SystemExit(0)
-    if run.config["trainer"]["max_steps"] not in (None, -1):
+    trainer = run.config.get("trainer")
+    if not isinstance(trainer, dict):
+        raise UserError(f"{run.config_file} is damaged: it has no settings of the trainer.")
+    if trainer.get("max_steps") not in (None, -1):
         raise UserError("A training with --trainer.max_steps cannot be resumed exactly. Use --trainer.max_epochs.")
-    checkpoint = Path(resume) if Path(resume).is_file() else run.checkpoint
-    if resume == "auto" and checkpoint.is_file():
-        checkpoint = _newest_undamaged_checkpoint(run)
-    command = words.index("fit") + 1
-    words = [*words[:command], "--config", str(run.config_file), *words[command:]]
     # A run without a checkpoint starts again from the beginning, in its folder.
+    checkpoint = Path(given.resume) if Path(given.resume).is_file() else run.checkpoint
+    if given.resume == "auto":  # its settings are those of the command line
+        checkpoint = _newest_undamaged_checkpoint(run)
+    else:
+        refuse_foreign_code(run, given.as_dict())
+        command = words.index("fit") + 1
+        words = [*words[:command], "--config", str(run.config_file), *words[command:]]
     return [*words, "--ckpt_path", str(checkpoint)] if checkpoint.is_file() else words
 
 
 def _newest_undamaged_checkpoint(run: Run) -> Path:
     try:
-        load_checkpoint(run.checkpoint)
+        if run.checkpoint.is_file():
+            load_checkpoint(run.checkpoint)
     except UserError as error:
         load_checkpoint(run.previous_checkpoint)
         print(f"{error}\nContinuing from the previous checkpoint: {run.previous_checkpoint}", file=sys.stderr)

@@ -3,12 +3,14 @@
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from src.cli.main import main
-from tests.conftest import Outcome, RunCLI
+from tests.conftest import SHORT, Outcome, RunCLI
 
 
 class Malice:
@@ -65,7 +67,7 @@ def test_nothing_is_run_to_compare(
         main(["compare", str(run), str(lenet5_run), "--output", str(tmp_path / "new")]), *capfd.readouterr()
     )
     assert outcome.code == 1
-    assert f"Left out: {run}: The checkpoint {checkpoint} contains more than plain data" in outcome.out
+    assert f"Left out: {run}: The checkpoint {checkpoint} contains more than plain data" in outcome.err
     assert not (tmp_path / "ran").exists()
 
 
@@ -86,6 +88,77 @@ def test_a_class_path_in_a_checkpoint_imports_nothing(
     assert path in outcome.err
     assert "stranger" not in sys.modules
     assert not (tmp_path / "ran").exists()
+
+
+def plant(folder: Path, **settings: Any) -> Path:
+    """An unfinished run whose config.yaml, and nothing else, has these settings."""
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    for name, value in settings.items():
+        section, _, key = name.partition("__")
+        config[section] = config[section] | {key: value} if key else value
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "results.json").unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": {"class_path": "stranger.Net"}},
+        {"model": "stranger.Net"},
+        {"model": {"class_path": "tests.tiny.WithParts", "init_args": {"activation": "stranger.Net"}}},
+        {"model": {"class_path": "tests.tiny.WithParts", "init_args": {"layer": {"class_path": "stranger.Net"}}}},
+        {"trainer__callbacks": "stranger.Net"},
+        {"trainer__callbacks": [{"class_path": "stranger.Net"}]},
+        {
+            "trainer__callbacks": [
+                {"class_path": "EarlyStopping", "init_args": {"monitor": {"class_path": "stranger.A"}}}
+            ]
+        },
+        {"trainer__callbacks": [{"class_path": "LambdaCallback", "init_args": {"setup": "stranger.function"}}]},
+        {"trainer__callbacks": [{"class_path": "lightning.pytorch.callbacks.LambdaCallback", "init_args": {}}]},
+        {"trainer__logger": {"class_path": "stranger.Logger"}},
+        {"trainer__plugins": ["stranger.Plugin"]},
+        {"trainer__profiler": {"class_path": "stranger.Profiler"}},
+        {"trainer__strategy": {"class_path": "stranger.Strategy"}},
+    ],
+)
+def test_a_config_of_a_stranger_imports_and_calls_nothing(
+    cli: RunCLI, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef function(*args): pass\n")
+    outcome = cli("fit", f"--resume={plant(run, **settings)}")
+    assert outcome.code == 1
+    assert f"{run / 'config.yaml'} names " in outcome.err and "which would be imported" in outcome.err
+    assert "stranger" not in sys.modules
+    assert not (tmp_path / "ran").exists()
+
+
+def test_classes_of_lightning_and_classes_named_again_are_resumed(
+    cli: RunCLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECORD", str(tmp_path))
+    (tmp_path / "own.yaml").write_text("trainer: {callbacks: [{class_path: tests.recorder.Recorder}]}\n")
+    stopping = ("--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val_loss")
+    for own in ((), (f"--config={tmp_path / 'own.yaml'}",)):
+        folder = cli("fit", "--model=LeNet5", *SHORT, *own, *stopping).run
+        (folder / "results.json").unlink()
+        again = cli("fit", "--model=LeNet5", *SHORT, *own, *stopping, "--resume=auto")
+        assert (again.code, again.run) == (0, folder), again.err
+        (folder / "results.json").unlink()
+        if own:
+            refused = cli("fit", f"--resume={folder}")
+            assert "names tests.recorder.Recorder" in refused.err and "the --config that names it" in refused.err
+            (tmp_path / "own.yaml").write_text(yaml.safe_dump(yaml.safe_load((folder / "config.yaml").read_text())))
+        named = cli("fit", *own, f"--resume={folder}")
+        assert (named.code, named.run) == (0, folder), named.err
+
+
+def test_a_config_without_a_trainer_is_not_resumed(cli: RunCLI, run: Path) -> None:
+    outcome = cli("fit", f"--resume={plant(run, trainer=None)}")
+    assert outcome.code == 1
+    assert "it has no settings of the trainer" in outcome.err
 
 
 def test_a_tag_in_a_config_makes_no_object(cli: RunCLI, tmp_path: Path) -> None:

@@ -148,7 +148,10 @@ def test_predictions_have_the_names_of_the_classes(cli: RunCLI, letters: Path, l
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ("fit --model LeNet5 --data.data_dir {letters} --data.classes [A,B]", "has 10 outputs, but the data set has 2 classes"),
+        (
+            "fit --model LeNet5 --data.data_dir {letters} --data.classes [A,B]",
+            "has 10 outputs, but the data set has 2 classes",
+        ),
         ("fit --model LeNet5 --data.data_dir {letters} --data.classes [A,A]", "must be two or more different names"),
         ("fit --model LeNet5 --data.data_dir {letters} --data.classes []", "must be two or more different names"),
         ("fit --model LeNet5 --data.data_dir {letters} --data.classes 10", "--data.classes 10 is not valid"),
