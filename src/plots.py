@@ -51,8 +51,11 @@ def digit_sheet(
         colormap: "gray_r" for dark digits on a light background, "gray" for the opposite.
     """
     H, W = tiles[0].image_HW.shape if tiles else (28, 28)
-    rows, n_answers = max(1, -(-len(tiles) // columns)), max((len(tile.answers) for tile in tiles), default=1)
-    width, inch = W + GAP, (W + GAP) / tile_width  # both in pixels
+    rows = max(1, -(-len(tiles) // columns))
+    n_answers = max((len(tile.answers) for tile in tiles), default=1)
+    # In pixels of the digits, as all positions on the axes.
+    width = W + GAP
+    inch = width / tile_width
     line = LINE * inch
     height = H + GAP + round((1 + n_answers) * line)
     extra = 0.65 * bool(title) + 0.2 * -(-len(networks) // 2)  # inches
