@@ -57,14 +57,9 @@ def compare(
     number_of_runs = fix_number(planned, folder / "plan.json")
     for group in train_missing(planned):
         merge(groups, group)
-    count_each_seed_once(groups, left_out)
-    name_apart(groups)
-
     data = MNISTDataModule(str(data_dir or groups[0].runs[0].config["data"]["data_dir"]), classes=classes)
     networks = _test(groups, data, left_out)
     _require_two(networks, left_out)
-    for path, reason in left_out.items():
-        print(f"Left out: {path}: {reason}")
     return Comparison(
         networks=networks,
         pairs=_compare_pairs(networks, margin),
@@ -80,7 +75,9 @@ def compare(
 
 
 def _test(groups: list[Group], data: MNISTDataModule, left_out: LeftOut) -> list[Network]:
-    """Evaluate all runs. Returns the groups that still have runs, with their answers."""
+    """Evaluate one run of each seed. Returns the groups that still have runs, with their answers."""
+    count_each_seed_once(groups, left_out)
+    name_apart(groups)
     data.prepare_data()
     data.setup("test")
     images_NHW, labels_N = data.test

@@ -64,10 +64,11 @@ def write_report(report: Numbers, comparison: Comparison) -> Path:
 
 
 def summarise(report: Numbers) -> str:
-    """Return the main table, the verdicts and the notes, for a terminal."""
+    """Return what is left out, the main table, the verdicts and the notes, for a terminal."""
+    left_out = "\n".join(f"Left out: {folder}: {reason}" for folder, reason in report["left_out"].items())
     verdicts = ["\n".join(pair["words"]) for pair in report["pairs"]]
-    opening = [report["ranking"]] if report["ranking"] else []
-    return "\n\n".join([_table(report), *opening, *verdicts, *report["notes"]])
+    parts = [left_out, _table(report), report["ranking"], *verdicts, *report["notes"]]
+    return "\n\n".join(filter(None, parts))
 
 
 def _table(report: Numbers) -> str:
