@@ -63,11 +63,14 @@ class Classifier(LightningModule, ABC):
         """Map images (N, C, H, W) to logits (N, K), one for each class."""
 
     def setup(self, stage: str) -> None:
-        # 5 to 20 % faster on the CPU, with the same results.
-        self.to(memory_format=torch.channels_last)
+        # 5 to 20 % faster on the CPU, with the same results. Other devices, such as MPS, may not support it.
+        if self.trainer.strategy.root_device.type in ("cpu", "cuda"):
+            self.to(memory_format=torch.channels_last)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
+        # Lightning cannot clip the gradients of a fused optimiser under mixed precision.
+        fused = not (self.trainer.gradient_clip_val and "mixed" in str(self.trainer.precision))
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, betas=self.betas, eps=self.eps, fused=fused)
         if self.schedule == "constant":
             return optimizer
         steps = self.trainer.estimated_stepping_batches
@@ -107,6 +110,8 @@ class Classifier(LightningModule, ABC):
         """Update the metrics; return the summed loss and the logits (N, K)."""
         x_NCHW, labels_N, _ = batch
         logits_NK = self(x_NCHW.to(self.dtype))
+        if logits_NK.dtype.itemsize < 4:
+            logits_NK = logits_NK.float()  # a sum of losses in bfloat16 has two digits
         loss_sum = F.cross_entropy(logits_NK, labels_N, reduction="sum")
         metrics.update(loss_sum, logits_NK, labels_N)
         return loss_sum, logits_NK

@@ -66,6 +66,7 @@ def test_gradient_of_shares_is_that_of_the_whole_batch() -> None:
 def test_optimiser_is_adam_with_the_settings_of_the_network() -> None:
     """The first step of Adam is lr · g / (|g| + eps), by its definition (Kingma and Ba, 2015)."""
     model = Linear(lr=0.01, eps=0.5)
+    model.trainer = Trainer(accelerator="cpu", logger=False)
     optimizer = model.configure_optimizers()
     assert isinstance(optimizer, torch.optim.Optimizer)
     before = model.dense.weight.detach().clone()

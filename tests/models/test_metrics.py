@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
+from src.data.source import read_mnist
 from src.models import EpochMetrics, classifier
+from src.runs.network import TrainedNetwork
 from tests.conftest import SHORT, RunCLI
 from tests.tiny import Tiny
 
@@ -93,3 +96,19 @@ def test_local_values_are_those_of_compute_without_waiting_for_other_processes()
     assert metrics.local_values()["accuracy"] == 0.8
     with pytest.raises(AssertionError, match="synchronised"):
         metrics.compute()
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
+def test_losses_are_summed_in_full_precision(cli: RunCLI, mnist: Path, precision: str) -> None:
+    options = (f"--trainer.precision={precision}", "--trainer.limit_train_batches=20", "--trainer.gradient_clip_val=1")
+    outcome = cli("fit", "--model=LeNet5", "--trainer.max_epochs=1", "--trainer.limit_val_batches=1", *options)
+    assert outcome.code == 0, outcome.err
+    trained = TrainedNetwork(outcome.run / "checkpoints" / "last.ckpt")
+    images_NHW, labels_N = read_mnist(mnist, "t10k")
+    dtype = {"bf16-true": torch.bfloat16, "bf16-mixed": torch.float, "64-true": torch.double}[precision]
+    x_NCHW = ((images_NHW.unsqueeze(1) / 255 - 0.1307) / 0.3081).to(dtype)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+        logits_NK = trained.network.to(dtype)(x_NCHW)
+    exact = F.cross_entropy(logits_NK.double(), labels_N).item()
+    told = json.loads((outcome.run / "results.json").read_text())["test"]["loss"]
+    assert told == pytest.approx(exact, rel=1e-5 if precision == "64-true" else 0.005)
