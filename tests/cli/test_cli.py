@@ -70,7 +70,7 @@ def test_fit_from_the_shell_leaves_a_whole_run_and_tells_what_came_out(mnist: Pa
 
 def test_command_line_overrides_the_config(cli: RunCLI) -> None:
     overrides = ("--model.lr=0.002", "--data.batch_size=256", "--seed_everything=7")
-    limits = (*SHORT, "--trainer.limit_test_batches=1")
+    limits = (*SHORT, "--trainer.limit_test_batches=2")
     outcome = cli("fit", "--config=configs/cnn.yaml", "--config=configs/published.yaml", *limits, *overrides)
     assert outcome.code == 0, outcome.err
     config = yaml.safe_load((outcome.run / "config.yaml").read_text())
@@ -102,7 +102,7 @@ def test_short_recipes_train_the_same_networks(
 ) -> None:
     config = f"configs/{name}-{recipe}.yaml"
     assert yaml.safe_load((ROOT / config).read_text())["trainer"] == {"max_epochs": epochs}
-    outcome = cli("fit", f"--config={config}", *SHORT, "--trainer.limit_test_batches=1")
+    outcome = cli("fit", f"--config={config}", *SHORT, "--trainer.limit_test_batches=2")
     assert outcome.code == 0, outcome.err
     assert outcome.run.parent.name == name
     assert json.loads((outcome.run / "results.json").read_text())["parameters"] == parameters
@@ -112,7 +112,7 @@ def test_short_recipes_train_the_same_networks(
 
 
 def test_the_seed_alone_decides_the_weights(cli: RunCLI) -> None:
-    limits = (*SHORT, "--trainer.limit_test_batches=1")
+    limits = (*SHORT, "--trainer.limit_test_batches=2")
     runs = [cli("fit", "--model=CNN", *limits, f"--seed_everything={seed}").run for seed in (0, 0, 1)]
     first, again, other = (load_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in runs)
     torch.testing.assert_close(again, first, rtol=0, atol=0)
@@ -127,7 +127,7 @@ def test_held_out_images_select_the_best_epoch(cli: RunCLI) -> None:
         "--data.val_size=2000",
         "--trainer.max_epochs=6",
         "--trainer.limit_train_batches=15",
-        "--trainer.limit_test_batches=1",
+        "--trainer.limit_test_batches=2",
     )
     assert outcome.code == 0, outcome.err
     curves = json.loads((outcome.run / "results.json").read_text())["curves"]
@@ -149,7 +149,7 @@ def test_checkpoints_are_written_beside_their_place(cli: RunCLI, monkeypatch: py
         return rename(old, new)
 
     monkeypatch.setattr(Path, "replace", spy)
-    outcome = cli("fit", "--model=LeNet5", *SHORT, "--trainer.limit_test_batches=1")
+    outcome = cli("fit", "--model=LeNet5", *SHORT, "--trainer.limit_test_batches=2")
     checkpoints = outcome.run / "checkpoints"
     assert (checkpoints / ".last.ckpt.part", checkpoints / "last.ckpt") in renamed
 
@@ -157,7 +157,7 @@ def test_checkpoints_are_written_beside_their_place(cli: RunCLI, monkeypatch: py
 def test_trainer_without_logger_bar_or_checkpoints(cli: RunCLI, tmp_path: Path) -> None:
     off = ("--trainer.logger=false", "--trainer.enable_progress_bar=false", "--trainer.enable_checkpointing=false")
     for switches in (off, ("--trainer.fast_dev_run=true",)):
-        outcome = cli("fit", "--model=LeNet5", *SHORT, *switches, "--trainer.limit_test_batches=1")
+        outcome = cli("fit", "--model=LeNet5", *SHORT, *switches, "--trainer.limit_test_batches=2")
         assert outcome.code == 0, outcome.err
         assert "test accuracy" in outcome.out
     assert list(tmp_path.rglob("*.ckpt")) == []
@@ -165,7 +165,7 @@ def test_trainer_without_logger_bar_or_checkpoints(cli: RunCLI, tmp_path: Path) 
 
 def test_overfit_batches_learns_one_batch_by_heart(cli: RunCLI) -> None:
     few = ("--trainer.overfit_batches=1", "--trainer.max_epochs=40", "--data.batch_size=32")
-    outcome = cli("fit", "--model=LeNet5", *few, "--trainer.limit_test_batches=1")
+    outcome = cli("fit", "--model=LeNet5", *few, "--trainer.limit_test_batches=2")
     assert outcome.code == 0, outcome.err
     accuracy = json.loads((outcome.run / "results.json").read_text())["curves"]["accuracy"]["train"]
     assert accuracy["40"] == 1
@@ -181,13 +181,14 @@ def test_two_epochs_come_near_to_the_published_accuracy(cli: RunCLI, name: str) 
 
 
 def test_cnn_learns_in_100_steps(cli: RunCLI) -> None:
-    steps = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=100", "--trainer.limit_val_batches=1")
-    outcome = cli("fit", "--config=configs/cnn.yaml", *steps)
+    steps = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=100")
+    limits = ("--trainer.limit_val_batches=2", "--trainer.limit_test_batches=20")
+    outcome = cli("fit", "--config=configs/cnn.yaml", *steps, *limits)
     assert json.loads((outcome.run / "results.json").read_text())["test"]["accuracy"] > 0.93
 
 
 def test_two_trainings_at_once_in_new_folders(tmp_path: Path) -> None:
-    command = ["fit", "--model=LeNet5", *SHORT, "--trainer.limit_test_batches=1"]
+    command = ["fit", "--model=LeNet5", *SHORT, "--trainer.limit_test_batches=2"]
     command += [f"--trainer.default_root_dir={tmp_path}", f"--data.data_dir={tmp_path / 'data'}"]
     both = [Fork(tmp_path, *command) for _ in range(2)]
     outputs = [training.finish() for training in both]

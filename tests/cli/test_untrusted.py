@@ -57,17 +57,19 @@ def test_nothing_is_run_to_resume(cli: RunCLI, run: Path, tmp_path: Path, resume
 
 
 def test_nothing_is_run_to_compare(
-    run: Path, lenet5_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["src"])
-    checkpoint = change(run, malice=Malice(tmp_path / "ran"))
-    config = run / "config.yaml"
-    config.write_text(config.read_text().replace("max_epochs: 1", "max_epochs: 2"))  # another recipe than lenet5_run
-    outcome = Outcome(
-        main(["compare", str(run), str(lenet5_run), "--output", str(tmp_path / "new")]), *capfd.readouterr()
-    )
+    change(run, malice=Malice(tmp_path / "ran"))
+    other = Path(shutil.copytree(run, tmp_path / "other" / "version_0"))
+    config = other / "config.yaml"
+    config.write_text(config.read_text().replace("max_epochs: 1", "max_epochs: 2"))  # another recipe
+    code = main(["compare", str(run), str(other), "--output", str(tmp_path / "new")])
+    outcome = Outcome(code, *capfd.readouterr())
     assert outcome.code == 1
-    assert f"Left out: {run}: The checkpoint {checkpoint} contains more than plain data" in outcome.err
+    for folder in (run, other):
+        checkpoint = folder / "checkpoints" / "last.ckpt"
+        assert f"Left out: {folder}: The checkpoint {checkpoint} contains more than plain data" in outcome.err
     assert not (tmp_path / "ran").exists()
 
 

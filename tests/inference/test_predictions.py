@@ -57,7 +57,7 @@ def test_predict_writes_the_answers_of_the_network(cli: RunCLI, lenet5_run: Path
 def tiny_run(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of another network, trained with normalisation."""
     folder = tmp_path_factory.mktemp("tiny_run")
-    train(folder, "--model=tests.tiny.Tiny", *SHORT, "--trainer.limit_test_batches=1")
+    train(folder, "--model=tests.tiny.Tiny", *SHORT, "--trainer.limit_test_batches=2")
     return folder / "lightning_logs" / "tiny" / "version_0"
 
 
@@ -190,7 +190,7 @@ def test_pictures_are_for_predict_alone(cli: RunCLI) -> None:
 
 @pytest.mark.slow
 def test_two_devices_give_the_predictions_of_one(cli: RunCLI, lenet5_run: Path, pictures: Path, tmp_path: Path) -> None:
-    train(tmp_path, "--config=configs/cnn.yaml", *SHORT, "--trainer.limit_test_batches=1")
+    train(tmp_path, "--config=configs/cnn.yaml", *SHORT, "--trainer.limit_test_batches=2")
     cnn_run = tmp_path / "lightning_logs" / "cnn" / "version_0"
     one, other = (str(folder / "checkpoints" / "last.ckpt") for folder in (lenet5_run, cnn_run))
     command = ["predict", f"--ckpt_path={one}", "--also", other, "--data.images", str(pictures)]

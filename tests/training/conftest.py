@@ -17,6 +17,7 @@ SHORT = (
     "--trainer.limit_train_batches=8",
     "--trainer.limit_val_batches=2",
     "--trainer.limit_test_batches=2",
+    "--data.batch_size=32",
 )
 
 Stop = Callable[[int, signal.Signals], None]

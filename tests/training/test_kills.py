@@ -118,8 +118,8 @@ def ended(process: int) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("to_worker", [False, True])
 def test_signal_to_any_process_ends_all_and_two_processes_resume_exactly(tmp_path: Path, to_worker: bool) -> None:
-    settings = ("fit", "--model=CNN", *SHORT, "--trainer.limit_train_batches=40", *processes(2), "--resume=auto")
-    settings += ("--save_every_n_steps=7",)
+    settings = ["fit", "--model=CNN", *SHORT, "--trainer.limit_train_batches=40", "--data.batch_size=128"]
+    settings += [*processes(2), "--resume=auto", "--save_every_n_steps=7"]
     whole, cut = (f"--trainer.default_root_dir={tmp_path / name}" for name in ("whole", "cut"))
     finish(run(tmp_path, *settings, whole))
     process = run(tmp_path, *settings, cut)

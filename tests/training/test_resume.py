@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RunCLI
-from tests.training.conftest import assert_identical
+from tests.training.conftest import SHORT, assert_identical
 from tests.training.test_distributed import finish, processes, run
 
-SHORT = ("--trainer.limit_train_batches=8", "--trainer.limit_val_batches=2", "--trainer.limit_test_batches=2")
 EVERY_3_STEPS = (
     "--trainer.callbacks+=ModelCheckpoint",
     "--trainer.callbacks.every_n_train_steps=3",
@@ -34,18 +33,19 @@ def test_resumed_between_epochs(cli: RunCLI, model: str) -> None:
     assert last_epoch(whole, 3) == last_epoch(resumed, 3)
 
 
-@pytest.mark.parametrize(("model", "step"), [("LeNet5", 12), ("CNN", 3), ("CNN", 6), ("CNN", 9)])
-def test_resumed_inside_an_epoch(cli: RunCLI, model: str, step: int) -> None:
-    settings = ("fit", f"--model={model}", *SHORT, "--trainer.max_epochs=2", *EVERY_3_STEPS)
+@pytest.mark.parametrize(("model", "steps"), [("LeNet5", (12,)), ("CNN", (3, 6, 9))])
+def test_resumed_inside_an_epoch(cli: RunCLI, model: str, steps: tuple[int, ...]) -> None:
+    settings = ("fit", f"--model={model}", *SHORT, *EVERY_3_STEPS)
     whole = cli(*settings).run
-    resumed = cli(*settings, f"--ckpt_path={whole / 'checkpoints' / f'step={step}.ckpt'}").run
-    assert_identical(whole / "checkpoints" / "step=15.ckpt", resumed / "checkpoints" / "step=15.ckpt")
-    assert last_epoch(whole, 2) == last_epoch(resumed, 2)
+    for step in steps:
+        resumed = cli(*settings, f"--ckpt_path={whole / 'checkpoints' / f'step={step}.ckpt'}").run
+        assert_identical(whole / "checkpoints" / "step=15.ckpt", resumed / "checkpoints" / "step=15.ckpt")
+        assert last_epoch(whole, 2) == last_epoch(resumed, 2)
 
 
 @pytest.mark.slow
 def test_resumed_on_two_devices(tmp_path: Path) -> None:
-    settings = ("fit", "--model=CNN", *SHORT, "--trainer.max_epochs=2", *EVERY_3_STEPS, *processes(2))
+    settings = ("fit", "--model=CNN", *SHORT, *EVERY_3_STEPS, *processes(2))
     settings += (f"--trainer.default_root_dir={tmp_path}",)
     runs = tmp_path / "lightning_logs" / "cnn"
     finish(run(tmp_path, *settings))
