@@ -127,10 +127,12 @@ class MNISTDataModule(LightningDataModule):
         images_NHW = batch.images_NHW
         if batch.shifts_N2 is not None:
             images_NHW = shift(images_NHW, batch.shifts_N2, self.max_shift)
+        return self.preprocess(images_NHW), batch.labels_N, batch.weight
+
+    def preprocess(self, images_NHW: Tensor) -> Tensor:
+        """Scale raw images, uint8 (N, 28, 28), to 0…1 and normalise them: the input of a network, (N, 1, 28, 28)."""
         x_NCHW = images_NHW.unsqueeze(1).float().div_(255)
-        if self.normalize:
-            x_NCHW.sub_(MEAN).div_(STD)
-        return x_NCHW, batch.labels_N, batch.weight
+        return x_NCHW.sub_(MEAN).div_(STD) if self.normalize else x_NCHW
 
     def _read(self, split: Split) -> tuple[Tensor, Tensor]:
         if self.is_mnist:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from src.data import MNISTDataModule, RawBatch
+from src.data import MNISTDataModule
 from src.models import Classifier
 from src.runs.checkpoints import SavedNetwork
 from src.system.errors import UserError
@@ -41,8 +41,7 @@ class TrainedNetwork:
 
     def read(self, images_NHW: Tensor) -> Tensor:
         """Classify one batch of raw images, uint8 (N, 28, 28). Returns: probabilities (N, K)."""
-        raw = RawBatch(images_NHW, torch.empty(0), weight=1)
-        batch = self.datamodule.on_after_batch_transfer(raw, dataloader_idx=0)
+        batch = self.datamodule.preprocess(images_NHW), torch.empty(0), 1.0
         return self.network.predict_step(batch, batch_idx=0)
 
     def probabilities(self, images_NHW: Tensor) -> Iterator[Tensor]:
