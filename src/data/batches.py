@@ -29,7 +29,7 @@ class GlobalBatches:
     Global batch b is slice b of that order, for any number of devices. Device `rank` of `world_size` gets a
     contiguous share of each batch. The last batch may be shorter, and a share of it may be empty. Lightning
     accepts any iterable as a loader. This one indexes tensors; a DataLoader would collate single images,
-    which takes many times as long.
+    which takes many times as long. The tensors may be on a GPU: then only the order is copied, once an epoch.
     """
 
     images_NHW: Tensor  # uint8
@@ -69,13 +69,14 @@ class GlobalBatches:
 
     def __iter__(self) -> Iterator[RawBatch]:
         # As a generator it starts with the first batch: Lightning calls iter() before set_epoch().
-        n_images = len(self.labels_N)
+        n_images, device = len(self.labels_N), self.labels_N.device
         order_N = shifts_N2 = None
         random = np.random.default_rng((self.seed or 0, self.epoch))
         if self.seed is not None:
-            order_N = torch.from_numpy(random.permutation(n_images))
+            order_N = torch.from_numpy(random.permutation(n_images)).to(device)
         if self.max_shift:
-            shifts_N2 = torch.from_numpy(random.integers(-self.max_shift, self.max_shift, (n_images, 2), endpoint=True))
+            drawn = random.integers(-self.max_shift, self.max_shift, (n_images, 2), endpoint=True)
+            shifts_N2 = torch.from_numpy(drawn).to(device)
         restored, self.restored = self.restored, None
         first = restored["position"] if restored and restored["epoch"] == self.epoch else 0
         for number in range(first, len(self)):

@@ -140,7 +140,10 @@ class MNISTDataModule(LightningDataModule):
         return read_other(self.data_dir, split, len(self.classes))
 
     def _batches(self, images_NHW: Tensor, labels_N: Tensor, **kwargs: Any) -> GlobalBatches:
+        """Move the images to the device, 55 MB for all of MNIST, and divide them into batches."""
         if self.trainer is not None:
+            device = self.trainer.strategy.root_device
+            images_NHW, labels_N = images_NHW.to(device), labels_N.to(device)
             kwargs.update(rank=self.trainer.global_rank, world_size=self.trainer.world_size)
         return GlobalBatches(images_NHW, labels_N, self.batch_size, **kwargs)
 

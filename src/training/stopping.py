@@ -55,6 +55,8 @@ class Stopping(Callback):
         self.received = 0  # signal that this process got
         self.agreed = 0  # signal that all processes know of
         self.save_is_due = False
+        # Looking costs next to nothing for one process on the CPU.
+        self.check_every = 1 if trainer.world_size == 1 and pl_module.device.type == "cpu" else CHECK_EVERY
         self.diverged_at = torch.zeros((), dtype=torch.long, device=pl_module.device)  # step, from 1
         self.saved_at = time.monotonic()
         handle_signals(self._receive)  # Lightning restores the handlers after the training
@@ -79,9 +81,9 @@ class Stopping(Callback):
         step_ends = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         by_steps = bool(self.every_n_steps) and step_ends and trainer.global_step % self.every_n_steps == 0
         by_clock = bool(self.every_n_minutes) and time.monotonic() - self.saved_at > 60 * self.every_n_minutes
-        check = validation_follows or by_steps or batch_idx % CHECK_EVERY == 0
+        check = validation_follows or by_steps or batch_idx % self.check_every == 0
         if trainer.world_size == 1:
-            check |= pl_module.device.type == "cpu" or by_clock or bool(self.received)
+            check |= by_clock or bool(self.received)
         if check:
             self._agree(trainer, save=by_steps or by_clock)
         if (self.agreed or self.save_is_due) and step_ends and not validation_follows:
