@@ -125,7 +125,7 @@ def _child(
     sys.path[:0] = [str(cwd), *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
     if threads := env.get("OMP_NUM_THREADS"):
         torch.set_num_threads(int(threads))
-    rank_zero_only.rank = int(env.get("LOCAL_RANK", 0))  # type: ignore[attr-defined]
+    rank_zero_only.rank = int(env.get("LOCAL_RANK", env.get("SLURM_PROCID", 0)))  # type: ignore[attr-defined]
     sys.exit(function(*args))
 
 

@@ -15,23 +15,21 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from src.cli.commands import COMMANDS
 from src.cli.messages import (
-    NAME_A_CHECKPOINT,
-    NAME_A_NETWORK,
     PROGRAM,
     Parser,
     plain_errors,
     print_error,
     silence_noise,
 )
-from src.cli.resume import refuse_other_settings, run_to_resume, words_to_resume
-from src.cli.settings import refuse_contradictions, runs_folder, saved_settings, set_defaults
+from src.cli.resume import complete_settings
+from src.cli.settings import runs_folder
 from src.data import MNISTDataModule
 from src.inference.predictions import predict
 from src.models import Classifier, EpochMetrics
 from src.runs.folder import Run
 from src.system.errors import UserError
 from src.system.memory import keep_freed_pages
-from src.system.processes import kill_launched_processes
+from src.system.processes import StartingTogether, kill_launched_processes
 from src.training.callbacks import Progress, describe_result
 from src.training.stopping import Interrupted, interrupted_by_signals
 from src.training.trainer import run_logger, train, training_callbacks, with_own_plugins
@@ -77,30 +75,16 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         words = sys.argv[1:] if args is None else list(args)
-        self.config = parser.parse_args(words)
-        command, fit_parser = self.config.subcommand, self.parser.commands["fit"]
-        given = self.config[command]
-        if run_command := COMMANDS[command].run:
-            run_command(given, fit_parser, words)
+        self.processes = StartingTogether()
+        with self.processes.ending_together():
+            self.config = parser.parse_args(words)
+        given = self.config[self.config.subcommand]
+        if run_command := COMMANDS[self.config.subcommand].run:
+            run_command(given, self.parser.commands["fit"], words)
             raise SystemExit(0)
-        if not 0 <= given.seed_everything < 2**32:
-            raise UserError(f"--seed_everything is {given.seed_everything}; it must be 0 … {2**32 - 1}.")
-        if command == "fit" and given.resume and (run := run_to_resume(given, fit_parser)):
-            self.resumed_run = run
-            words = words_to_resume(run, given, words)
-            self.config = parser.parse_args(words)
-            given = self.config.fit
-            refuse_other_settings(run, given, fit_parser)
-        if given.ckpt_path is not None:
-            # The settings of the checkpoint become the defaults. Given settings are compared with them.
-            saved = saved_settings(given.ckpt_path, given.model)
-            set_defaults(self.parser.commands[command], saved, given.ckpt_path)
-            self.config = parser.parse_args(words)
-            refuse_contradictions(self.config[command], saved)
-        elif command != "fit":
-            raise UserError(NAME_A_CHECKPOINT)
-        elif given.model is None:
-            raise UserError(NAME_A_NETWORK)
+        self.processes.num_nodes = given.trainer.num_nodes
+        with self.processes.ending_together():
+            self.config, self.resumed_run = complete_settings(self.parser, self.config, words, self.processes)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing. `parse_arguments` reads the checkpoint."""
@@ -147,6 +131,11 @@ class CLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         # If this process ends with an error, the processes of the other devices would wait for it forever.
         atexit.register(kill_launched_processes, self.trainer.strategy.launcher)
+        if self.processes.size > 1:
+            with self.processes.ending_together():  # Lightning would leave the other nodes waiting
+                if self.trainer.local_rank == 0:
+                    self.datamodule.prepare_data()
+                self.processes.share("")
 
     def fit(self, model: Classifier, datamodule: MNISTDataModule) -> None:
         if self.resumed_run and self.trainer.is_global_zero:

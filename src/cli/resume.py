@@ -1,27 +1,63 @@
-"""`fit --resume`: which run is resumed, from which checkpoint, and with which settings."""
+"""Settings that a run or a checkpoint adds to the command line: which run is resumed, and from which checkpoint."""
 
 import os
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
-from src.cli.messages import NAME_A_NETWORK
-from src.cli.settings import recipe_of, runs_folder
+from src.cli.messages import NAME_A_CHECKPOINT, NAME_A_NETWORK, Parser
+from src.cli.settings import recipe_of, refuse_contradictions, runs_folder, saved_settings, set_defaults
 from src.runs.checkpoints import load_checkpoint
 from src.runs.folder import Run, find_runs
 from src.runs.recipe import SURROUNDINGS, differences, has_recipe, recipe
 from src.runs.trust import refuse_foreign_code
 from src.system.errors import UserError
+from src.system.processes import SharedError, StartingTogether
 from src.training.callbacks import describe_result
 
 CHOSEN_RUN = "RESUMED_RUN"  # environment variable that passes the choice of --resume auto to the other processes
 
 
-def run_to_resume(given: Namespace, parser: LightningArgumentParser) -> Run | None:
-    """The run named with ``--resume``. For "auto", the newest unfinished run with these settings, or None."""
+def complete_settings(
+    parser: Parser, config: Namespace, words: list[str], processes: StartingTogether
+) -> tuple[Namespace, Run | None]:
+    """Add the settings of the run to resume and of the checkpoint to those of the command line.
+
+    Returns:
+        The settings, and the run to resume if there is one.
+    """
+    command, fit_parser = config.subcommand, parser.commands["fit"]
+    given, run = config[command], None
+    if not 0 <= given.seed_everything < 2**32:
+        raise UserError(f"--seed_everything is {given.seed_everything}; it must be 0 … {2**32 - 1}.")
+    if command == "fit" and given.resume and (run := run_to_resume(given, fit_parser, processes)):
+        words = words_to_resume(run, given, words)
+        config = parser.parse_args(words)
+        given = config.fit
+        refuse_other_settings(run, given, fit_parser)
+    if given.ckpt_path is not None:
+        # The settings of the checkpoint become the defaults. Given settings are compared with them.
+        saved = saved_settings(given.ckpt_path, given.model)
+        set_defaults(parser.commands[command], saved, given.ckpt_path)
+        config = parser.parse_args(words)
+        refuse_contradictions(config[command], saved)
+    elif command != "fit":
+        raise UserError(NAME_A_CHECKPOINT)
+    elif given.model is None:
+        raise UserError(NAME_A_NETWORK)
+    refuse_different_checkpoints(processes, [given.ckpt_path, *given.get("also", [])])
+    return config, run
+
+
+def run_to_resume(given: Namespace, parser: LightningArgumentParser, processes: StartingTogether) -> Run | None:
+    """The run named with ``--resume``. For "auto", the newest unfinished run with these settings, or None.
+
+    Process 0 chooses for all.
+    """
     if given.ckpt_path is not None:
         raise UserError("--resume continues a run, --ckpt_path starts a new run: give only one of them.")
     if given.resume != "auto":
@@ -40,8 +76,22 @@ def run_to_resume(given: Namespace, parser: LightningArgumentParser) -> Run | No
             if not run.is_finished and has_recipe(run, settings, SURROUNDINGS) and not run.is_busy
         ]
         os.environ[CHOSEN_RUN] = str(unfinished[-1].folder) if unfinished else ""
-    chosen = os.environ.get(CHOSEN_RUN)
+    elif processes.size == 1 and CHOSEN_RUN not in os.environ:
+        raise UserError("--resume auto works with torchrun, srun and Lightning's launcher. Name the run: --resume RUN")
+    chosen = os.environ[CHOSEN_RUN] = processes.share(os.environ.get(CHOSEN_RUN, ""))[0]
     return Run(Path(chosen)) if chosen else None
+
+
+def refuse_different_checkpoints(processes: StartingTogether, paths: list[str | None]) -> None:
+    """Raise a `SharedError` if the processes read different checkpoints, as on nodes without a shared folder."""
+    if processes.size == 1:
+        return
+    digests = processes.share(str([sha256(Path(path).read_bytes()).hexdigest() for path in paths if path]))
+    if others := [rank for rank, digest in enumerate(digests) if digest != digests[0]]:
+        raise SharedError(
+            f"Process {others[0]} does not have the checkpoint of process 0. Each node needs the same run folder: "
+            "copy it to the same path."
+        )
 
 
 def words_to_resume(run: Run, given: Namespace, words: list[str]) -> list[str]:

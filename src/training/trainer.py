@@ -21,6 +21,7 @@ from src.models import Classifier
 from src.runs.checkpoints import CheckedCheckpointIO
 from src.runs.folder import Run
 from src.system.errors import UserError
+from src.system.processes import cluster_environment
 from src.tensorboard.logger import RunLogger
 from src.training.callbacks import Curves, RunSummary
 from src.training.randomness import RandomState
@@ -59,12 +60,10 @@ def training_callbacks(
 
 
 def with_own_plugins(plugins: list[Any]) -> list[Any]:
-    """Add the plugin that writes checkpoints, and under SLURM the environment without Lightning's requeue.
-
-    The requeue hangs with several processes. `Stopping` saves the run on SLURM's signal instead.
-    """
-    if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
-        plugins = [*plugins, SLURMEnvironment(auto_requeue=False)]
+    """Add the plugin that writes checkpoints, and under SLURM the environment without Lightning's requeue."""
+    environment = cluster_environment()
+    if isinstance(environment, SLURMEnvironment) and not any(isinstance(one, ClusterEnvironment) for one in plugins):
+        plugins = [*plugins, environment]
     return [*plugins, CheckedCheckpointIO()]
 
 

@@ -1,0 +1,178 @@
+"""Two nodes without a shared folder, and SLURM: two processes with its variables, in two working directories."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from src.runs.checkpoints import load_checkpoint
+from src.runs.folder import Run
+from tests.conftest import ROOT
+from tests.forks import Fork, Outcome
+from tests.training.conftest import SHORT
+from tests.training.test_distributed import free_port
+
+TWO = ("--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--trainer.num_nodes=2")
+QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
+FIT = ("fit", "--model=LeNet5", *SHORT, *TWO, *QUIET)
+RUN = Path("lightning_logs", "lenet5", "version_0")
+
+
+@pytest.fixture
+def nodes(mnist: Path, tmp_path: Path) -> list[Path]:
+    """The working directories of two nodes, each with its own data."""
+    folders = [tmp_path / "node0", tmp_path / "node1"]
+    for folder in folders:
+        shutil.copytree(mnist, folder / "data")
+    return folders
+
+
+def srun(nodes: list[Path], *args: str) -> list[Fork]:
+    """Start a process on each node with the variables that srun sets."""
+    job = {
+        "SLURM_JOB_ID": "4711",
+        "SLURM_JOB_NAME": "mnist",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "1",
+        "SLURM_NNODES": "2",
+        "SLURM_NODELIST": "127.0.0.1",
+        "SLURM_LOCALID": "0",
+        "MASTER_PORT": str(free_port()),
+        "OMP_NUM_THREADS": "1",
+    }
+    return [
+        Fork(node.parent, *args, env=job | {"SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank)}, cwd=node)
+        for rank, node in enumerate(nodes)
+    ]
+
+
+def ends(processes: list[Fork], timeout: float = 60) -> list[Outcome]:
+    outcomes = [process.wait(timeout) for process in processes]
+    for outcome in outcomes:
+        assert "Traceback" not in outcome.err and outcome.code >= 0, outcomes  # below 0: it hung and was killed
+    return outcomes
+
+
+def stopped_run(nodes: list[Path]) -> Outcome:
+    """Stop a training on SLURM's signal, which each process gets, and return what process 0 printed."""
+    processes = srun(nodes, *FIT, "--trainer.limit_train_batches=150", "--save_every_n_steps=1")
+    processes[0].wait_until((nodes[0] / RUN / "checkpoints" / "last.ckpt").exists)
+    for process in processes:
+        process.send_signal(signal.SIGUSR1)
+    first, second = ends(processes)
+    assert (first.code, second.code) == (128 + signal.SIGUSR1, 0)
+    return first
+
+
+def test_slurm_signal_saves_and_resumes(nodes: list[Path]) -> None:
+    """The run resumes where both nodes have its folder. Elsewhere it is refused in a line."""
+    first = stopped_run(nodes)
+    assert f"Go on with: python -m src fit --resume {RUN}\n" in first.err
+    assert not list(nodes[0].parent.rglob("hpc_ckpt*"))
+    assert not (nodes[1] / "lightning_logs").exists()  # process 0 writes everything
+    settings = (*FIT, "--trainer.limit_train_batches=150")
+    checkpoint = nodes[0] / RUN / "checkpoints" / "last.ckpt"
+    steps = load_checkpoint(checkpoint)["global_step"]
+
+    for resume in ("--resume=auto", f"--resume={RUN}"):
+        first, second = ends(srun(nodes, *settings, resume))
+        assert (first.code, second.code) == (1, 1)
+        assert first.err.count("error:") == second.err.count("error:") == 1
+        assert f"Process 1 on {os.uname().nodename} has ended: " in first.err
+        assert f"{RUN}/config.yaml" in first.err and f"{RUN}/config.yaml" in second.err
+
+    shutil.copytree(nodes[0] / RUN, nodes[1] / RUN)
+    shutil.copyfile(checkpoint.with_name("previous.ckpt"), nodes[1] / RUN / "checkpoints" / "last.ckpt")
+    for outcome in ends(srun(nodes, *settings, "--resume=auto")):
+        assert outcome.code == 1
+        assert "Process 1 does not have the checkpoint of process 0. Each node needs the same run folder" in outcome.err
+    assert load_checkpoint(checkpoint)["global_step"] == steps
+
+    shutil.copyfile(checkpoint, nodes[1] / RUN / "checkpoints" / "last.ckpt")
+    first, second = ends(srun(nodes, *settings, "--trainer.max_epochs=2", "--resume=auto"))
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert f"Resuming {RUN}" in first.out and Run(nodes[0] / RUN).is_finished
+
+
+@pytest.mark.parametrize("node", [0, 1])
+def test_a_checkpoint_on_one_node_alone_ends_both(nodes: list[Path], lenet5_run: Path, node: int) -> None:
+    shutil.copy(lenet5_run / "checkpoints" / "last.ckpt", nodes[node])
+    outcomes = ends(srun(nodes, "test", "--ckpt_path=last.ckpt", *TWO))
+    assert [outcome.code for outcome in outcomes] == [1, 1]
+    assert "error: There is no checkpoint last.ckpt." in outcomes[1 - node].err
+    assert f"error: Process {1 - node} on {os.uname().nodename} has ended: There is no checkpoint" in outcomes[node].err
+
+
+def test_a_config_on_one_node_alone_ends_both(nodes: list[Path]) -> None:
+    shutil.copy(ROOT / "configs" / "lenet5.yaml", nodes[0])
+    first, second = ends(srun(nodes, "fit", "--config=lenet5.yaml", *TWO))
+    assert (first.code, second.code) == (1, 2)
+    assert "Process 1 on" in first.err and "its command line is not valid" in first.err
+
+
+def test_data_on_one_node_alone_ends_both(nodes: list[Path]) -> None:
+    for file in (nodes[1] / "data").rglob("t10k-*"):
+        file.write_bytes(b"damaged")
+    first, second = ends(srun(nodes, *FIT))
+    assert first.code == second.code == 1
+    assert "error: Process 1 on" in first.err and "is damaged" in first.err and "is damaged" in second.err
+    assert not (nodes[0] / "lightning_logs").exists()
+
+
+def test_signal_to_one_process_ends_both(nodes: list[Path]) -> None:
+    processes = srun(nodes, *FIT, "--trainer.limit_train_batches=150", "--save_every_n_steps=1")
+    processes[0].wait_until((nodes[0] / RUN / "checkpoints" / "last.ckpt").exists)
+    processes[1].send_signal(signal.SIGUSR1)
+    first, second = ends(processes)
+    assert (first.code, second.code) == (128 + signal.SIGUSR1, 0)
+    assert "Go on with: python -m src fit --resume" in first.err
+
+
+def torchrun(nodes: list[Path], *args: str) -> list[Fork]:
+    port = free_port()
+    return [
+        Fork(
+            node.parent,
+            *("--nnodes=2", f"--node_rank={rank}", "--master_addr=127.0.0.1", f"--master_port={port}"),
+            *("--nproc_per_node=1", "-m", "src", *args),
+            function=launcher,
+            env={"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            cwd=node,
+        )
+        for rank, node in enumerate(nodes)
+    ]
+
+
+def launcher(*args: str) -> None:
+    from torch.distributed.run import main
+
+    main(list(args))
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_torchrun_in_two_folders(nodes: list[Path], lenet5_run: Path, command: str) -> None:
+    """`--resume auto` starts a new run: the choice of process 0 holds for all. A checkpoint on one node ends both."""
+    if command == "fit":
+        for process in torchrun(nodes, *FIT, "--resume=auto"):
+            process.finish(120)
+        assert Run(nodes[0] / RUN).is_finished
+        assert not (nodes[1] / "lightning_logs").exists()
+        return
+    shutil.copy(lenet5_run / "checkpoints" / "last.ckpt", nodes[0])
+    first, second = (process.wait(120) for process in torchrun(nodes, "test", "--ckpt_path=last.ckpt", *TWO))
+    assert first.code == second.code == 1
+    assert "error: Process 1 on" in first.err and "error: There is no checkpoint last.ckpt." in second.err
+
+
+def test_two_launchers_of_lightning(nodes: list[Path]) -> None:
+    """Without torchrun, the launcher of each node agrees with the other one, and tells its own processes."""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    processes = [
+        Fork(node.parent, *FIT, "--resume=auto", env=address | {"NODE_RANK": str(rank)}, cwd=node)
+        for rank, node in enumerate(nodes)
+    ]
+    assert [outcome.code for outcome in ends(processes)] == [0, 0]
+    assert Run(nodes[0] / RUN).is_finished
+    assert not (nodes[1] / "lightning_logs").exists()
