@@ -16,7 +16,7 @@ from src.runs.recipe import recipe
 from src.system.errors import UserError
 
 # Settings that may differ from those of the training, because they do not change the result.
-FREE_SETTINGS = {"data.data_dir", "data.batch_size"}
+FREE_SETTINGS = {"data.data_dir", "data.batch_size", "model.compile"}
 
 
 def saved_settings(ckpt_path: str, named: Namespace | None) -> dict[str, Any]:

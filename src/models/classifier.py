@@ -31,6 +31,7 @@ class Classifier(LightningModule, ABC):
         schedule: "constant", or "one_cycle": the learning rate rises to `lr` and falls to almost zero, along
             cosines over all steps of the training (L. N. Smith, N. Topin, "Super-convergence: very fast
             training of neural networks using large learning rates", 2018).
+        compile: Compile the network with torch's compiler, in place. The first steps then take much longer.
 
     Raises:
         UserError: `lr` or `eps` is not positive, or a beta is not in the range from 0 to below 1.
@@ -42,6 +43,7 @@ class Classifier(LightningModule, ABC):
         eps: float = 1e-7,
         betas: tuple[float, float] = (0.9, 0.999),
         schedule: Literal["constant", "one_cycle"] = "constant",
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -66,6 +68,8 @@ class Classifier(LightningModule, ABC):
         # 5 to 20 % faster on the CPU, with the same results. Other devices, such as MPS, may not support it.
         if self.trainer.strategy.root_device.type in ("cpu", "cuda"):
             self.to(memory_format=torch.channels_last)
+        if self.hparams["compile"]:
+            self.compile()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         # Lightning cannot clip the gradients of a fused optimiser under mixed precision.

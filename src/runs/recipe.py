@@ -16,6 +16,7 @@ SURROUNDINGS = frozenset(
         "save_every_n_steps",
         "save_every_n_minutes",
         "data.data_dir",
+        "model.init_args.compile",
         "trainer.accelerator",
         "trainer.default_root_dir",
         "trainer.devices",

@@ -78,7 +78,13 @@ def test_optimiser_is_adam_with_the_settings_of_the_network() -> None:
 
 
 def test_published_optimiser_settings_are_the_defaults() -> None:
-    assert dict(Linear().hparams) == {"lr": 1e-3, "eps": 1e-7, "betas": (0.9, 0.999), "schedule": "constant"}
+    assert dict(Linear().hparams) == {
+        "lr": 1e-3,
+        "eps": 1e-7,
+        "betas": (0.9, 0.999),
+        "schedule": "constant",
+        "compile": False,
+    }
 
 
 def test_one_cycle_is_an_arc_of_cosines_over_all_steps() -> None:

@@ -1,5 +1,6 @@
 """Both networks have the parameters, the initial weights and the outputs of the published Keras networks."""
 
+import json
 import math
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 from torch import nn
 
 from src.models import CNN, Classifier, LeNet5
+from src.runs.checkpoints import load_checkpoint
+from tests.conftest import RunCLI
 
 
 @pytest.mark.parametrize(("network", "parameters"), [(LeNet5, 545_546), (CNN, 1_199_882)])
@@ -129,3 +132,17 @@ def test_empty_share_of_a_batch(network: type[Classifier]) -> None:
     loss = network().training_step((torch.zeros(0, 1, 28, 28), torch.zeros(0, dtype=torch.long), 2 / 3), 0)
     loss.backward()
     assert loss == 0
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same_and_keeps_its_keys(cli: RunCLI) -> None:
+    short = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=20", "--trainer.limit_val_batches=2")
+    plain, compiled = (cli("fit", "--model=LeNet5", *short, *extra).run for extra in ((), ("--model.compile=true",)))
+    weights = [load_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (plain, compiled)]
+    assert weights[0].keys() == weights[1].keys()
+    losses = [json.loads((run / "results.json").read_text())["test"]["loss"] for run in (plain, compiled)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    tested = cli(
+        "test", f"--ckpt_path={compiled / 'checkpoints' / 'last.ckpt'}", "--model=LeNet5", "--model.compile=false"
+    )
+    assert f"loss {losses[1]:.4f}" in tested.out
