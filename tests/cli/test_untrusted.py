@@ -142,11 +142,12 @@ def test_classes_of_lightning_and_classes_named_again_are_resumed(
 ) -> None:
     monkeypatch.setenv("RECORD", str(tmp_path))
     (tmp_path / "own.yaml").write_text("trainer: {callbacks: [{class_path: tests.recorder.Recorder}]}\n")
+    settings = (*SHORT, "--trainer.limit_test_batches=2")
     stopping = ("--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val_loss")
     for own in ((), (f"--config={tmp_path / 'own.yaml'}",)):
-        folder = cli("fit", "--model=LeNet5", *SHORT, *own, *stopping).run
+        folder = cli("fit", "--model=LeNet5", *settings, *own, *stopping).run
         (folder / "results.json").unlink()
-        again = cli("fit", "--model=LeNet5", *SHORT, *own, *stopping, "--resume=auto")
+        again = cli("fit", "--model=LeNet5", *settings, *own, *stopping, "--resume=auto")
         assert (again.code, again.run) == (0, folder), again.err
         (folder / "results.json").unlink()
         if own:
