@@ -33,7 +33,7 @@ from src.system.processes import StartingTogether, kill_launched_processes
 from src.training.callbacks import Progress, describe_result
 from src.training.stopping import Interrupted, interrupted_by_signals
 from src.training.trainer import run_logger, train, training_callbacks, with_own_plugins
-from src.training.unsupported import refuse_unsupported
+from src.training.unsupported import refuse_unsupported, refuse_unsupported_strategy
 
 
 class CLI(LightningCLI):
@@ -101,6 +101,7 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the Trainer from the settings, with the logger, callbacks and plugins of this package."""
         settings = self.config_init[self.subcommand].trainer
+        refuse_unsupported_strategy(self.config[self.subcommand].trainer.strategy)
         given = _as_list(settings.callbacks)
         callbacks: list[Callback] = []
         has_bar = any(isinstance(callback, ProgressBar) for callback in given)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import Namespace
 from lightning import Callback
@@ -23,9 +22,6 @@ def refuse_unsupported(settings: Namespace, callbacks: Sequence[Callback], ckpt_
     for name, reason in REFUSED_CALLBACKS.items():
         if any(isinstance(callback, getattr(lightning_callbacks, name)) for callback in callbacks):
             raise UserError(f"{name} is not supported: {reason}")
-    strategy = _name(settings.strategy)
-    if any(name in strategy for name in ("fsdp", "deepspeed", "modelparallel")):
-        raise UserError(f"--trainer.strategy {strategy} is not supported: it splits the weights. Use ddp.")
     if settings.precision in ("16-true", "transformer-engine-float16"):
         raise UserError(
             f"--trainer.precision {settings.precision} is not supported: the eps of Adam, 1e-7, is 0 in float16. "
@@ -43,5 +39,18 @@ def refuse_unsupported(settings: Namespace, callbacks: Sequence[Callback], ckpt_
         raise UserError(f"Lightning would start this training from {path}. Remove it, or name it: --ckpt_path {path}")
 
 
-def _name(value: Any) -> str:
-    return (value if isinstance(value, str) else type(value).__name__).lower()
+def refuse_unsupported_strategy(strategy: str | Namespace) -> None:
+    """Raise a `UserError` for a strategy whose processes do not have all weights, or end before the test.
+
+    Args:
+        strategy: A name, or the class path and the arguments of a class.
+    """
+    text = str(strategy).lower()
+    name = strategy if isinstance(strategy, str) else strategy.class_path.rpartition(".")[2]
+    if any(part in text for part in ("fsdp", "deepspeed", "modelparallel")):
+        raise UserError(f"--trainer.strategy {name} is not supported: it splits the weights. Use ddp.")
+    if any(part in text for part in ("spawn", "fork", "notebook")):
+        raise UserError(
+            f"--trainer.strategy {name} is not supported: its processes end after the training, and the test has no "
+            "curves and metrics. Use ddp; in a notebook, use Lightning's Trainer."
+        )
