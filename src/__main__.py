@@ -1,12 +1,20 @@
 """`python -m src fit --config configs/lenet5.yaml`: see `src.cli.main`."""
 
+import os
+import signal
 import sys
+from types import FrameType
 
-try:
-    from src.cli.main import main  # imports take five seconds, in which Ctrl-C can come
 
-    code = main()
-except KeyboardInterrupt:
-    print("Stopped.", file=sys.stderr)
-    code = 130
-sys.exit(code)
+def stop(number: int, frame: FrameType | None) -> None:
+    """End the process at once. An exception, raised inside an import, could be caught there and cause others."""
+    os.write(sys.stderr.fileno(), b"Stopped.\n")
+    os._exit(128 + number)
+
+
+if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background of a script
+        signal.signal(signal.SIGINT, stop)  # until the imports, which take five seconds, have ended
+    from src.cli.main import main
+
+    sys.exit(main())

@@ -7,12 +7,13 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from src.comparison.groups import Group, find_group
 from src.system.errors import UserError
 from src.system.files import replace_when_whole
-from src.training.stopping import Interrupted
+from src.training.stopping import SIGNALS, Interrupted, handle_signals
 
 KEPT = "Finished runs are kept. Run the same command again to continue."
 
@@ -46,7 +47,7 @@ def train_missing(planned: list[Trainings]) -> list[Group]:
         print(f"\nRun {number} of {len(wanted)}: {trainings.name}, seed {seed}{_time_left(wanted)}", flush=True)
         command = [sys.executable, "-m", "src", "fit", "--config", trainings.config]
         code = _run([*command, "--seed_everything", str(seed), "--resume", "auto"])
-        if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+        if code - 128 in SIGNALS:
             raise Interrupted(code - 128, KEPT)
         if code != 0:
             failed = f"The training of {trainings.name} with seed {seed} failed with exit code {code}; see above."
@@ -92,11 +93,12 @@ def _time_left(wanted: list[tuple[int, Trainings]]) -> str:
 def _run(command: list[str]) -> int:
     """Run a training until it ends, or until it has stopped on a signal and saved its state."""
     with subprocess.Popen(command) as process:
-        # Ctrl-C reaches both processes, SIGTERM only this one.
-        handlers = {
-            signal.SIGINT: signal.signal(signal.SIGINT, lambda number, frame: None),
-            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number)),
-        }
+
+        def pass_on(number: int, frame: FrameType | None) -> None:
+            process.send_signal(number)  # a terminal sends it to both processes; twice counts once
+
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        handle_signals(pass_on)
         try:
             return process.wait()
         finally:

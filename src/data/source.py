@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from src.system.errors import UserError
-from src.system.files import replace_when_whole
+from src.system.files import locked, replace_when_whole
 
 # SHA-256 of the uncompressed files.
 MNIST_SHA256 = {
@@ -85,7 +84,7 @@ def fetch_mnist(data_dir: Path) -> None:
                 f"--data.classes. The files of MNIST belong in {raw}."
             )
         raw.mkdir(parents=True, exist_ok=True)
-        with FileLock(raw / ".lock"):
+        with locked(raw / ".lock"):
             if missing := _missing(data_dir):  # another process may have downloaded them in the meantime
                 contents = _download(raw)
                 for name in missing:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from src.runs.checkpoints import LAST, PREVIOUS
 from src.system.errors import UserError
+from src.system.files import locked
 
 LOCK = ".lock"
 
@@ -68,7 +69,7 @@ class Run:
     def locked(self) -> Iterator[None]:
         """Keep other trainings out of the folder, or raise a `UserError` if one is there. Ends with this process."""
         try:
-            with FileLock(self.folder / LOCK, timeout=0):
+            with locked(self.folder / LOCK, timeout=0):
                 yield
         except Timeout:
             raise UserError(f"Another process is training in {self.folder}.") from None

@@ -1,10 +1,17 @@
-"""Atomic writing of files."""
+"""Atomic writing and locks of files."""
 
+import errno
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from filelock import FileLock, Timeout
+
+# What NFS and some network or FUSE mounts answer to a lock.
+CANNOT_LOCK = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL}
 
 
 @contextmanager
@@ -24,3 +31,30 @@ def replace_when_whole(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked(path: Path, timeout: float = -1) -> Iterator[None]:
+    """Hold the lock file `path`. Where the file system has no locks, print that and go on.
+
+    Args:
+        path: The lock file, in a folder that exists.
+        timeout: Seconds to wait for another process, -1 for ever.
+
+    Raises:
+        Timeout: Another process holds the lock.
+        OSError: The file cannot be written.
+    """
+    lock = FileLock(path, timeout=timeout)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise
+    except OSError as error:
+        if error.errno not in CANNOT_LOCK:
+            raise
+        print(f"{path.parent} cannot be locked ({error.strerror}). Use it from one process only.", file=sys.stderr)
+    try:
+        yield
+    finally:
+        lock.release()

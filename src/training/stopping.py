@@ -24,6 +24,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SI
 # Steps between checks. Reading a value from the GPU waits for all work queued on it, and a reduction over two
 # processes took 1.3 of the 29 ms of a step of LeNet5.
 CHECK_EVERY = 20
+SAME_SIGNAL = 0.5  # seconds, in which srun, torchrun or `compare` may pass on a signal that the process got already
 
 
 class Interrupted(BaseException):
@@ -53,6 +54,7 @@ class Stopping(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.received = 0  # signal that this process got
+        self.received_at = 0.0  # seconds
         self.agreed = 0  # signal that all processes know of
         self.save_is_due = False
         # Looking costs next to nothing for one process on the CPU.
@@ -67,9 +69,10 @@ class Stopping(Callback):
             )
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received:  # the second signal ends the process at once
-            os._exit(128 + number)
-        self.received = number
+        if not self.received:
+            self.received, self.received_at = number, time.monotonic()
+        elif time.monotonic() - self.received_at > SAME_SIGNAL:
+            os._exit(128 + number)  # the second signal ends the process at once
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -173,9 +176,17 @@ def handle_signals(handler: Callable[[int, FrameType | None], None]) -> None:
 
 @contextmanager
 def interrupted_by_signals() -> Iterator[None]:
-    """Raise `Interrupted` on a signal. During a training, `Stopping` handles the signals."""
+    """Raise `Interrupted` on a signal. A second one ends the process at once.
+
+    During a training, `Stopping` handles the signals.
+    """
+    received = False
 
     def end(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        if received:
+            os._exit(128 + number)
+        received = True
         raise Interrupted(number, "Stopped.")
 
     handlers = {number: signal.getsignal(number) for number in SIGNALS}

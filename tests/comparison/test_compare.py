@@ -1,8 +1,10 @@
 """`python -m src compare` as a user runs it: trainings, report, what is kept, what is refused."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -87,7 +89,9 @@ def test_trains_each_config_with_each_seed_in_turn_and_goes_on_where_it_was_kill
         assert [json.loads((run / "results.json").read_text())["seed"] for run in runs_of(trained, width)] == [0, 1]
 
 
-def test_a_signal_lets_the_training_save_itself(mnist: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_training_save_itself(mnist: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """SIGTERM to the comparison alone, and Ctrl-C, which a terminal sends to the training too."""
     for width in (0, 32):
         config = CONFIG.format(width=width, data=mnist, folder=tmp_path).replace("30", "30000")
         config += "save_every_n_steps: 10\n"
@@ -100,14 +104,15 @@ def test_a_signal_lets_the_training_save_itself(mnist: Path, tmp_path: Path) -> 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
     run = tmp_path / "lightning_logs" / "tiny" / "version_0"
     deadline = time.monotonic() + 60
     while not Run(run).checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.terminate()
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     output, _ = process.communicate(timeout=30)
-    assert process.returncode == 143, output
+    assert process.returncode == 128 + number, output
     assert f"Go on with: python -m src fit --resume {run} --model tests.tiny.Tiny\n" in output
     assert output.endswith("Finished runs are kept. Run the same command again to continue.\n")
     assert (run / "checkpoints" / "last.ckpt").exists()

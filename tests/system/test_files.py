@@ -1,10 +1,14 @@
-"""A file gets its name only when it is complete."""
+"""A file gets its name only when it is complete; a lock keeps others out where the file system has locks."""
 
+import errno
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
+from filelock import Timeout
 
-from src.system.files import replace_when_whole
+from src.system.files import locked, replace_when_whole
 
 
 def test_replaces_the_file_when_it_is_whole(tmp_path: Path) -> None:
@@ -25,3 +29,32 @@ def test_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> None:
         _ = 1 / 0
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_lock_keeps_others_out(tmp_path: Path) -> None:
+    with locked(tmp_path / ".lock"), pytest.raises(Timeout), locked(tmp_path / ".lock", timeout=0):
+        pass
+    with locked(tmp_path / ".lock", timeout=0):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EBADF, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_used_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with locked(tmp_path / ".lock", timeout=0):
+        entered = True
+    assert entered
+    assert (
+        f"{tmp_path} cannot be locked ({os.strerror(number)}). Use it from one process only." in capsys.readouterr().err
+    )
+
+
+def test_a_lock_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError), locked(tmp_path / "file" / ".lock", timeout=0):
+        pass

@@ -1,0 +1,56 @@
+"""What only Linux has is hidden, in place of Windows and of file systems with less."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.runs.checkpoints import CheckedCheckpointIO, load_checkpoint
+from src.runs.folder import Run
+from tests.conftest import ROOT
+
+HIDE = """
+import os, platform, signal, sys
+for name in ("SIGHUP", "SIGUSR1", "SIGKILL"):
+    delattr(signal, name)
+for name in ("fork", "sched_getaffinity", "setsid"):
+    delattr(os, name)
+for name in ("fcntl", "resource"):
+    sys.modules[name] = None
+signal.valid_signals = lambda: {signal.SIGINT, signal.SIGTERM, signal.SIGABRT}
+platform.libc_ver = lambda *args: ("", "")
+import lightning.pytorch.trainer.connectors.signal_connector as connector
+connector._IS_WINDOWS = True  # Lightning asks for the name of the system
+from src.cli.main import main
+sys.exit(main())
+"""
+SHORT = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=3", "--trainer.limit_val_batches=2")
+
+
+def test_trains_and_resumes_without_what_only_linux_has(mnist: Path, tmp_path: Path) -> None:
+    """With the character set of a Western Windows for its outputs and files."""
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "cp1252", "OMP_NUM_THREADS": "1"}
+    settings = ("--model=LeNet5", f"--data.data_dir={mnist}", "--trainer.limit_test_batches=2", *SHORT)
+    command = [sys.executable, "-c", HIDE, "fit", "--resume=auto", *settings]
+    ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, encoding="cp1252")
+    assert ended.returncode == 0, ended.stderr
+    assert "LeNet5: test accuracy" in ended.stdout and "Traceback" not in ended.stderr
+    run = Run(tmp_path / "lightning_logs" / "lenet5" / "version_0")
+    assert run.is_finished and run.previous_checkpoint.is_file()
+
+
+def test_the_checkpoint_before_is_kept_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))  # as on exFAT
+
+    monkeypatch.setattr(os, "link", link)
+    path = tmp_path / "last.ckpt"
+    for number in range(3):
+        CheckedCheckpointIO().save_checkpoint({"state_dict": {"w": torch.tensor(number)}}, path)
+    assert [int(load_checkpoint(path)["state_dict"]["w"])] == [2]
+    assert int(load_checkpoint(tmp_path / "previous.ckpt")["state_dict"]["w"]) == 1
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["last.ckpt", "previous.ckpt"]
