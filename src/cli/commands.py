@@ -89,7 +89,7 @@ def _compare(given: Namespace, fit: LightningArgumentParser, words: list[str]) -
 
     if not given.folders and not given.train:
         raise UserError("Name folders of runs, or configs: compare lightning_logs/lenet5 lightning_logs/cnn")
-    if given.name is not None and (not given.name or Path(given.name).name != given.name):
+    if given.name is not None and (given.name in ("", "..") or Path(given.name).name != given.name):
         raise UserError(f"--name {given.name!r} is not the name of a folder.")
     for class_path in given.model or []:
         import_network(class_path)

@@ -14,19 +14,15 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from src.cli.commands import COMMANDS
-from src.cli.messages import (
-    PROGRAM,
-    Parser,
-    plain_errors,
-    print_error,
-    silence_noise,
-)
+from src.cli.messages import PROGRAM, Parser, plain_error, print_error, silence_noise
 from src.cli.resume import complete_settings
 from src.cli.settings import runs_folder
 from src.data import MNISTDataModule
 from src.inference.predictions import predict
 from src.models import Classifier, EpochMetrics
+from src.runs.checkpoints import SavedNetwork
 from src.runs.folder import Run
+from src.runs.network import load_weights
 from src.system.errors import UserError
 from src.system.memory import keep_freed_pages
 from src.system.processes import StartingTogether, kill_launched_processes
@@ -45,6 +41,14 @@ class CLI(LightningCLI):
 
     parser: Parser
     resumed_run: Run | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().__init__(*args, **kwargs)
+        except Exception as error:
+            if plain := plain_error(error, self.config):
+                raise plain from None
+            raise
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -95,8 +99,9 @@ class CLI(LightningCLI):
             self.save_config_callback = None  # there is no run folder, or it has a config.yaml
 
     def instantiate_classes(self) -> None:
-        with plain_errors():
-            super().instantiate_classes()
+        super().instantiate_classes()
+        if ckpt_path := self.config[self.subcommand].ckpt_path:
+            load_weights(self.model, SavedNetwork.read(ckpt_path))  # refuses those that do not fit
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the Trainer from the settings, with the logger, callbacks and plugins of this package."""

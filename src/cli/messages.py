@@ -3,20 +3,23 @@
 import logging
 import re
 import sys
+import sysconfig
+import traceback
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
+import lightning
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
-from src.system.errors import UserError
+from src.system.errors import UserError, reason
 from src.training.stopping import Interrupted
 
 PROGRAM = "python -m src"
 NAME_A_CHECKPOINT = "Name a checkpoint: --ckpt_path lightning_logs/lenet5/version_0/checkpoints/last.ckpt"
+RESTORES = re.compile(r"_?(restore|resume)")  # functions of Lightning that read a checkpoint
 NAME_A_NETWORK = "Name a network: --config configs/lenet5.yaml, or --model LeNet5"
 
 
@@ -47,7 +50,10 @@ class Parser(LightningArgumentParser):
 
     def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Namespace:
         self.current_file = f"{cfg_path}: "
-        settings = super().parse_path(cfg_path, *args, **kwargs)
+        try:
+            settings = super().parse_path(cfg_path, *args, **kwargs)
+        except UnicodeDecodeError:
+            self.error("It is not a text file in UTF-8.")
         self.current_file = ""
         return settings
 
@@ -92,16 +98,36 @@ def print_error(error: BaseException) -> int:
     return 1
 
 
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """Unwrap a `UserError` from the ValueError in which jsonargparse wraps what a network's ``__init__`` raises."""
-    try:
-        yield
-    except ValueError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__ or cause.__context__
-        raise cause or error from None
+# Files of the user are those outside of Python, the installed packages and this one.
+NOT_OF_THE_USER = ("<", str(Path(__file__).parents[1]), *sysconfig.get_paths().values())
+STAGES = {"training_step": "training", "validation_step": "validation", "test_step": "test"}
+
+
+def plain_error(error: BaseException | None, config: Namespace) -> UserError | None:
+    """The error that says what the user can correct, or None if this package may be at fault.
+
+    It is a `UserError`, or made from an exception in a file of the user, from one in restoring a checkpoint, or from
+    one that Lightning raises by itself. From the traceback it keeps what lies in the user's files.
+
+    Args:
+        error: What was raised. jsonargparse wraps what a class raises, so its causes count too.
+        config: The settings of the command line.
+    """
+    if error is None or isinstance(error, UserError):
+        return error
+    given = config[config.subcommand]
+    frames = traceback.extract_tb(error.__traceback__)
+    if own := [frame for frame in frames if not frame.filename.startswith(NOT_OF_THE_USER)]:
+        model = getattr(given.get("model"), "class_path", "Your code").rpartition(".")[2]
+        stage = next((STAGES[frame.name] for frame in frames if frame.name in STAGES), config.subcommand)
+        lines = [f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}\n    {frame.line}' for frame in own]
+        return UserError("\n".join([f"{model} failed in {own[0].name} ({stage}): {reason(error)}", *lines]))
+    if any("checkpoint_connector" in frame.filename and RESTORES.match(frame.name) for frame in frames):
+        return UserError(f"{given.ckpt_path} cannot be restored: {reason(error)}")
+    by_lightning = bool(frames) and Path(frames[-1].filename).is_relative_to(Path(lightning.__file__).parent)
+    if by_lightning and isinstance(error, RuntimeError | ValueError | ModuleNotFoundError):
+        return UserError(reason(error))
+    return plain_error(error.__cause__ or error.__context__, config)
 
 
 def silence_noise() -> None:

@@ -14,7 +14,7 @@ from src.cli.settings import recipe_of, refuse_contradictions, runs_folder, save
 from src.runs.checkpoints import load_checkpoint
 from src.runs.folder import Run, find_runs
 from src.runs.recipe import SURROUNDINGS, differences, has_recipe, recipe
-from src.runs.trust import refuse_foreign_code
+from src.runs.trust import no_imports, refuse_foreign_code
 from src.system.errors import UserError
 from src.system.processes import SharedError, StartingTogether
 from src.training.callbacks import describe_result
@@ -36,15 +36,17 @@ def complete_settings(
         raise UserError(f"--seed_everything is {given.seed_everything}; it must be 0 … {2**32 - 1}.")
     if command == "fit" and given.resume and (run := run_to_resume(given, fit_parser, processes)):
         words = words_to_resume(run, given, words)
-        config = parser.parse_args(words)
+        with no_imports():
+            config = parser.parse_args(words)
         given = config.fit
         refuse_other_settings(run, given, fit_parser)
     if given.ckpt_path is not None:
         # The settings of the checkpoint become the defaults. Given settings are compared with them.
         saved = saved_settings(given.ckpt_path, given.model)
-        set_defaults(parser.commands[command], saved, given.ckpt_path)
-        config = parser.parse_args(words)
-        refuse_contradictions(config[command], saved)
+        with no_imports():
+            set_defaults(parser.commands[command], saved, given.ckpt_path)
+            config = parser.parse_args(words)
+        refuse_contradictions(config[command], parser.commands[command], saved)
     elif command != "fit":
         raise UserError(NAME_A_CHECKPOINT)
     elif given.model is None:

@@ -1,7 +1,5 @@
 """The settings of a command: what the user gave, compared with what a checkpoint or a run was made with."""
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from src.data import MNISTDataModule
 from src.runs.checkpoints import SavedNetwork
 from src.runs.network import trusted_class_path
 from src.runs.recipe import recipe
+from src.runs.trust import refuse_foreign_arguments
 from src.system.errors import UserError
 
 # Settings that may differ from those of the training, because they do not change the result.
@@ -23,31 +22,18 @@ def saved_settings(ckpt_path: str, named: Namespace | None) -> dict[str, Any]:
     """The network and data settings of a checkpoint, as defaults for the parser. `named` is the value of ``--model``.
 
     Raises:
-        UserError: The file cannot be used, contains another network than the named one, or names a class whose module
-            is not imported: a checkpoint must never cause an import.
+        UserError: The file cannot be used, contains another network than the named one, or names a class that is not
+            imported: a checkpoint must never cause an import.
     """
     saved = SavedNetwork.read(ckpt_path)
     class_path = trusted_class_path(saved, named.class_path if named else None)
-    for inner in _class_paths(saved.arguments):
-        if inner.rpartition(".")[0] not in sys.modules:
-            raise UserError(f"{ckpt_path} names {inner}, whose module is not imported. It was refused.")
+    refuse_foreign_arguments(saved.path, saved.arguments)
     data = dict(MNISTDataModule().hparams) | saved.data_arguments  # an older checkpoint lacks newer settings
     return {
         "model": {"class_path": class_path, "init_args": saved.arguments},
         "seed_everything": data.pop("seed"),
         **{f"data.{key}": value for key, value in data.items()},
     }
-
-
-def _class_paths(value: Any) -> Iterator[str]:
-    """Every class path in the arguments of a network, at any depth. The parser would import them."""
-    if isinstance(value, dict):
-        if "class_path" in value:
-            yield str(value["class_path"])
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for inner in value:
-            yield from _class_paths(inner)
 
 
 def set_defaults(parser: LightningArgumentParser, saved: dict[str, Any], ckpt_path: str) -> None:
@@ -58,18 +44,17 @@ def set_defaults(parser: LightningArgumentParser, saved: dict[str, Any], ckpt_pa
         raise UserError(f"{ckpt_path} is from another version of this package: {error}") from None
 
 
-def refuse_contradictions(settings: Namespace, saved: dict[str, Any]) -> None:
+def refuse_contradictions(settings: Namespace, parser: LightningArgumentParser, saved: dict[str, Any]) -> None:
     """Raise a `UserError` if a setting given by the user differs from that of the checkpoint."""
+    plain = yaml.safe_load(parser.dump(settings, skip_unset=False))  # classes as their names, tuples as lists
+    given = {"seed_everything": plain["seed_everything"]} | {f"data.{key}": plain["data"][key] for key in plain["data"]}
+    given |= {f"model.{key}": value for key, value in plain["model"].get("init_args", {}).items()}
     expected = {key: value for key, value in saved.items() if key != "model"}
     expected |= {f"model.{key}": value for key, value in saved["model"]["init_args"].items()}
     for key, value in expected.items():
-        given = settings.get(key.replace("model.", "model.init_args.", 1))
-        if key not in FREE_SETTINGS and _plain(given) != _plain(value):
-            raise UserError(f"--{key} {given} contradicts {settings.ckpt_path}, which was made with {value}.")
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value  # a checkpoint may contain either
+        made_with = list(value) if isinstance(value, tuple) else value  # a checkpoint may contain either
+        if key not in FREE_SETTINGS and given.get(key) != made_with:
+            raise UserError(f"--{key} {given.get(key)} contradicts {settings.ckpt_path}, which was made with {value}.")
 
 
 def recipe_of(config: Namespace, parser: LightningArgumentParser, ignore: frozenset[str]) -> dict[str, Any]:

@@ -74,10 +74,14 @@ class Run:
         except Timeout:
             raise UserError(f"Another process is training in {self.folder}.") from None
 
-    def remove_if_empty(self) -> None:
-        """Remove the folder if the training ended before it wrote anything."""
-        if [path.name for path in self.folder.iterdir()] == [LOCK]:
-            shutil.rmtree(self.folder, ignore_errors=True)  # Windows keeps a locked file
+    @property
+    def is_empty(self) -> bool:
+        """Whether no training has written anything."""
+        return self.folder.is_dir() and [path.name for path in self.folder.iterdir()] == [LOCK]
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)  # Windows keeps a locked file
 
 
 def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:

@@ -1,17 +1,18 @@
 """Trained networks, loaded from their checkpoints without a Trainer."""
 
 import importlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from lightning.pytorch.cli import instantiate_module
 from torch import Tensor
 
 from src.data import MNISTDataModule
 from src.models import Classifier
-from src.runs.checkpoints import SavedNetwork
-from src.system.errors import UserError
+from src.runs.checkpoints import CLASS_PATH, SavedNetwork
+from src.runs.trust import imported_module, no_imports, refuse_foreign_arguments
+from src.system.errors import UserError, reason
 
 BATCH = 128  # images at once; in larger batches, CNN takes nearly twice the time on the CPU
 
@@ -31,13 +32,15 @@ class TrainedNetwork:
         class_path = trusted_class_path(saved)
         network = imported_network(class_path)
         assert network is not None  # `trusted_class_path` checks it
+        refuse_foreign_arguments(path, saved.arguments)
         try:
             self.datamodule = MNISTDataModule(**saved.data_arguments)
-            self.network = network(**saved.arguments).eval().to(memory_format=torch.channels_last)
-            self.network.load_state_dict(saved.weights)
-        except (TypeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{path} does not fit the current {class_path}: {reason[:200]}") from None
+            with no_imports():
+                self.network: Classifier = instantiate_module(network, {CLASS_PATH: class_path, **saved.arguments})
+        except Exception as error:  # the class may have changed, or raise anything
+            raise UserError(f"{path} does not fit the current {class_path}: {reason(error)}") from None
+        load_weights(self.network, saved)
+        self.network.eval().to(memory_format=torch.channels_last)
 
     def read(self, images_NHW: Tensor) -> Tensor:
         """Classify one batch of raw images, uint8 (N, 28, 28). Returns: probabilities (N, K)."""
@@ -49,6 +52,15 @@ class TrainedNetwork:
         for batch_NHW in images_NHW.split(BATCH):
             with torch.inference_mode():
                 yield self.read(batch_NHW)
+
+
+def load_weights(network: Classifier, saved: SavedNetwork) -> None:
+    """Load the weights of a checkpoint. Raises a `UserError` if they do not fit the network."""
+    try:
+        network.load_state_dict(saved.weights)
+    except Exception as error:  # names or shapes differ, or a hook of the user's network raises
+        name = f"{type(network).__module__}.{type(network).__qualname__}"
+        raise UserError(f"{saved.path} does not fit the current {name}: {reason(error)}") from None
 
 
 def trusted_class_path(saved: SavedNetwork, named: str | None = None) -> str:
@@ -73,17 +85,16 @@ def trusted_class_path(saved: SavedNetwork, named: str | None = None) -> str:
 
 def imported_network(class_path: str) -> type[Classifier] | None:
     """The network class of that name if its module is imported already, else None."""
-    module, _, name = class_path.rpartition(".")
-    found = getattr(sys.modules.get(module), name, None)
-    return found if isinstance(found, type) and issubclass(found, Classifier) else None
+    found = imported_module(class_path)
+    return found if found is not None and issubclass(found, Classifier) else None
 
 
 def import_network(class_path: str) -> type[Classifier]:
     """Import a network class that the user named. Raises a `UserError` if there is none."""
     try:
         importlib.import_module(class_path.rpartition(".")[0])
-    except (ImportError, ValueError) as error:
-        raise UserError(f"{class_path} is not a network: {error}.") from None
+    except Exception as error:  # the module may raise anything
+        raise UserError(f"{class_path} is not a network: {reason(error)}") from None
     network = imported_network(class_path)
     if network is None:
         raise UserError(f"{class_path} is not a network: name a subclass of src.models.Classifier as module.Class.")

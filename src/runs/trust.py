@@ -1,12 +1,17 @@
-"""What the config.yaml of a run may name. A run folder is data: nothing in it decides what is imported or called."""
+"""What a run may name in its config.yaml and checkpoints. It is data: nothing in it is imported or called."""
 
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from src.runs.folder import Run
-from src.runs.network import imported_network
 from src.system.errors import UserError
 
 # Classes of Lightning that take plain values only, no functions.
@@ -45,15 +50,58 @@ def refuse_foreign_code(run: Run, given: dict[str, Any]) -> None:
     Raises:
         UserError: The config names something else.
     """
-    named = set(_importable(given))
     for name in _importable({key: value for key, value in run.config.items() if key in ("model", "trainer")}):
         full = {name} | {trusted for trusted in TRUSTED if trusted.endswith(f".{name}")}
-        if not (full & (TRUSTED | named) or imported_network(name)):
-            option = "--model NAME" if name == _class_path(run.config.get("model")) else "the --config that names it"
+        if not (full & (TRUSTED | set(_importable(given))) or imported_module(name)):
+            option = f"--model {name}" if name == _class_path(run.config.get("model")) else "the --config that names it"
+            raise UserError(f"{run.config_file} names {name}, which would be imported. If you trust it, add {option}.")
+
+
+def refuse_foreign_arguments(path: Path, arguments: dict[str, Any]) -> None:
+    """Check the names in the arguments of a saved network before the parser imports them.
+
+    Raises:
+        UserError: An argument names something else than a torch module (`nn.Module`) that is imported already.
+    """
+    for name in _importable(arguments):
+        root = name.partition(".")[0]
+        is_text = root != name and root not in sys.modules and find_spec(root) is None  # for example weights.pt
+        if not is_text and imported_module(name) is None:
             raise UserError(
-                f"{run.config_file} names {name}, which would be imported. If you trust it, add "
-                f"{option.replace('NAME', name)}."
+                f"{path} was made with {name}, which is not an imported torch module. "
+                "If you trust it, import it in the module of your network."
             )
+
+
+def imported_module(class_path: str) -> type[nn.Module] | None:
+    """The subclass of `nn.Module` of that name if its Python module is imported already, else None."""
+    module, _, name = class_path.rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    return found if isinstance(found, type) and issubclass(found, nn.Module) else None
+
+
+class _NoImports(MetaPathFinder):
+    """Finds no module, so that none is imported, except those that Python and the parser import when they need them."""
+
+    ALLOWED = sys.stdlib_module_names | {"argcomplete", "jsonargparse", "lightning", "torch", "yaml"}
+
+    def find_spec(self, name: str, *args: Any) -> None:
+        if name.partition(".")[0] not in self.ALLOWED:
+            raise ModuleNotFoundError(f"{name} was not imported, because a file must not cause an import")
+
+
+@contextmanager
+def no_imports() -> Iterator[None]:
+    """Import nothing while the parser reads what a run folder or a checkpoint contains.
+
+    The parser also imports what strings and the files that they name contain. No check of names finds all of them.
+    """
+    finder = _NoImports()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
 
 
 def _class_path(model: Any) -> Any:

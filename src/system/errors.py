@@ -3,3 +3,9 @@
 
 class UserError(Exception):
     """A mistake that the user can correct. The command line prints its message without a traceback."""
+
+
+def reason(error: BaseException) -> str:
+    """Describe an exception in one line: its type, unless the message is enough, and the message."""
+    message = " ".join(str(error).split())[:300]
+    return message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"

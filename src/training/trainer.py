@@ -15,6 +15,8 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
+from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from src.data import MNISTDataModule
 from src.models import Classifier
@@ -76,7 +78,7 @@ class BestCheckpoint(ModelCheckpoint):
 
 def train(trainer: Trainer, network: Classifier, data: MNISTDataModule, ckpt_path: str | None) -> None:
     """Train a network, from a checkpoint if given, then test its last weights. `RunSummary` stores the result."""
-    _check_number_of_outputs(network, data)
+    check_network(network, len(data.classes))
     with _locked_run_folder(trainer):
         trainer.fit(network, datamodule=data, ckpt_path=ckpt_path)
         if trainer.limit_test_batches == 0:
@@ -85,13 +87,32 @@ def train(trainer: Trainer, network: Classifier, data: MNISTDataModule, ckpt_pat
         trainer.test(network, datamodule=data, verbose=False)
 
 
-def _check_number_of_outputs(network: Classifier, data: MNISTDataModule) -> None:
+def check_network(network: Classifier, n_classes: int) -> None:
+    """Raise a `UserError` for a network that cannot be trained, before anything is written.
+
+    Args:
+        network: Nothing in it changes: a copy classifies two images.
+        n_classes: The number of classes in the data set.
+    """
+    name = type(network).__name__
+    if not hasattr(network, "train_metrics"):
+        raise UserError(f"{name}.__init__ must call super().__init__(**kwargs).")
+    if any(is_lazy(parameter) for parameter in network.parameters()):
+        raise UserError(f"{name} has lazy layers, whose sizes are not known yet. Use layers with sizes.")
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise UserError(f"{name} has no trainable parameters.")
     copied = copy.deepcopy(network).eval()
-    with torch.inference_mode():
-        outputs = copied(torch.zeros(1, 1, 28, 28).to(copied.dtype)).shape[-1]
-    if outputs != len(data.classes):
-        name = type(network).__name__
-        raise UserError(f"{name} has {outputs} outputs, but the data set has {len(data.classes)} classes.")
+    logits_NK = copied(torch.zeros(2, 1, 28, 28).to(copied.dtype))
+    wanted = f"{name}.forward must return logits of shape (N, {n_classes}), a row for each image; for two images it"
+    if not isinstance(logits_NK, Tensor) or not logits_NK.is_floating_point():
+        kind = logits_NK.dtype if isinstance(logits_NK, Tensor) else type(logits_NK).__name__
+        raise UserError(f"{wanted} returned {kind}.")
+    if logits_NK.ndim != 2 or len(logits_NK) != 2:
+        raise UserError(f"{wanted} returned shape {tuple(logits_NK.shape)}.")
+    if logits_NK.shape[1] != n_classes:
+        raise UserError(f"{name} has {logits_NK.shape[1]} outputs, but the data set has {n_classes} classes.")
+    if not logits_NK.requires_grad:
+        raise UserError(f"The logits of {name} do not depend on its trainable parameters.")
 
 
 @contextmanager
@@ -100,9 +121,15 @@ def _locked_run_folder(trainer: Trainer) -> Iterator[None]:
         yield
         return
     run = Run(Path(trainer.logger.log_dir))
+    is_new = not run.config_file.exists()
     run.folder.mkdir(parents=True, exist_ok=True)
     with run.locked():
         try:
             yield
+        except Exception:
+            if is_new and trainer.global_step == 0:
+                run.remove()
+            raise
         finally:
-            run.remove_if_empty()
+            if run.is_empty:
+                run.remove()
