@@ -149,9 +149,10 @@ class Stopping(Callback):
         named = "" if module.startswith("src.") else f" --model {module}.{network.__qualname__}"
         if (path := last_checkpoint(trainer)) is None:
             raise Interrupted(self.agreed, f"{where}. Nothing was saved.")
-        logger = trainer.logger
-        go_on = f"--resume {logger.log_dir}" if isinstance(logger, RunLogger) else f"--ckpt_path {path}"
-        raise Interrupted(self.agreed, f"{where}. Go on with: python -m src fit {go_on}{named}")
+        go_on = f"the same command and --ckpt_path {path}"
+        if isinstance(trainer.logger, RunLogger):
+            go_on = f"python -m src fit --resume {trainer.logger.log_dir}{named}"
+        raise Interrupted(self.agreed, f"{where}. Go on with: {go_on}")
 
 
 class LastCheckpoint(ModelCheckpoint):

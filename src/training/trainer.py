@@ -25,7 +25,7 @@ from src.runs.folder import Run
 from src.system.errors import UserError
 from src.system.processes import cluster_environment
 from src.tensorboard.logger import RunLogger
-from src.training.callbacks import Curves, RunSummary
+from src.training.callbacks import Curves, RunSummary, print_weights
 from src.training.randomness import RandomState
 from src.training.stopping import LastCheckpoint, Stopping
 
@@ -81,8 +81,12 @@ def train(trainer: Trainer, network: Classifier, data: MNISTDataModule, ckpt_pat
     check_network(network, len(data.classes))
     with _locked_run_folder(trainer):
         trainer.fit(network, datamodule=data, ckpt_path=ckpt_path)
+        if trainer.global_step == 0:
+            raise UserError("The training ended before its first step. Give it more time: --trainer.max_time.")
         if trainer.limit_test_batches == 0:
-            print(f"{type(network).__name__} was trained, but not tested: --trainer.limit_test_batches is 0.")
+            if trainer.is_global_zero:
+                print(f"{type(network).__name__} was trained, but not tested: --trainer.limit_test_batches is 0.")
+            print_weights(trainer)
             return
         trainer.test(network, datamodule=data, verbose=False)
 

@@ -6,8 +6,12 @@ from pathlib import Path
 from jsonargparse import Namespace
 from lightning import Callback
 from lightning.pytorch import callbacks as lightning_callbacks
+from lightning.pytorch.callbacks import ModelCheckpoint
 
+from src.runs.checkpoints import LAST, PREVIOUS
 from src.system.errors import UserError
+
+OWN_FILES = (LAST, PREVIOUS, "best.ckpt")
 
 REFUSED_CALLBACKS = {
     "LearningRateFinder": "it trains with a rate that config.yaml does not contain. Search with it elsewhere.",
@@ -22,13 +26,20 @@ def refuse_unsupported(settings: Namespace, callbacks: Sequence[Callback], ckpt_
     for name, reason in REFUSED_CALLBACKS.items():
         if any(isinstance(callback, getattr(lightning_callbacks, name)) for callback in callbacks):
             raise UserError(f"{name} is not supported: {reason}")
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and (callback.save_last or f"{callback.filename}.ckpt" in OWN_FILES):
+            raise UserError(
+                "A ModelCheckpoint of your own must not write last.ckpt, best.ckpt or previous.ckpt, which fit writes: "
+                "leave out save_last, and choose another filename."
+            )
     if settings.precision in ("16-true", "transformer-engine-float16"):
         raise UserError(
             f"--trainer.precision {settings.precision} is not supported: the eps of Adam, 1e-7, is 0 in float16. "
             "Use 16-mixed or bf16-mixed."
         )
-    if settings.limit_train_batches == 0:
-        raise UserError("--trainer.limit_train_batches is 0: there is nothing to train.")
+    for name in ("limit_train_batches", "max_steps"):
+        if settings[name] == 0:
+            raise UserError(f"--trainer.{name} is 0: there is nothing to train.")
     endless = settings.max_epochs in (None, -1) and settings.max_steps in (None, -1) and settings.max_time is None
     if endless or (settings.max_epochs is not None and settings.max_epochs != -1 and settings.max_epochs < 1):
         raise UserError(f"--trainer.max_epochs is {settings.max_epochs}; it must be at least 1.")
