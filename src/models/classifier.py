@@ -69,7 +69,7 @@ class Classifier(LightningModule, ABC):
         # 5 to 20 % faster on the CPU, with the same results. Other devices, such as MPS, may not support it.
         if self.trainer.strategy.root_device.type in ("cpu", "cuda"):
             self.to(memory_format=torch.channels_last)
-        if self.hparams["compile"]:
+        if self.hparams.get("compile"):
             self.compile()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
