@@ -46,7 +46,7 @@ class CLI(LightningCLI):
         try:
             super().__init__(*args, **kwargs)
         except Exception as error:
-            if plain := plain_error(error, self.config):
+            if hasattr(self, "config") and (plain := plain_error(error, self.config)):
                 raise plain from None
             raise
 

@@ -115,6 +115,8 @@ def plain_error(error: BaseException | None, config: Namespace) -> UserError | N
     """
     if error is None or isinstance(error, UserError):
         return error
+    if re.search(r"Connection (closed|reset) by peer", str(error)):
+        return UserError("Another process of this command has ended, so this one ends too.")
     given = config[config.subcommand]
     frames = traceback.extract_tb(error.__traceback__)
     if own := [frame for frame in frames if not frame.filename.startswith(NOT_OF_THE_USER)]:
