@@ -29,7 +29,7 @@ from src.system.processes import StartingTogether, kill_launched_processes
 from src.training.callbacks import Progress, describe_result
 from src.training.stopping import Interrupted, interrupted_by_signals
 from src.training.trainer import run_logger, train, training_callbacks, with_own_plugins
-from src.training.unsupported import refuse_unsupported, refuse_unsupported_strategy
+from src.training.unsupported import refuse_no_batches, refuse_unsupported, refuse_unsupported_strategy
 
 
 class CLI(LightningCLI):
@@ -107,6 +107,7 @@ class CLI(LightningCLI):
         """Build the Trainer from the settings, with the logger, callbacks and plugins of this package."""
         settings = self.config_init[self.subcommand].trainer
         refuse_unsupported_strategy(self.config[self.subcommand].trainer.strategy)
+        refuse_no_batches(str(self.subcommand), settings)
         given = _as_list(settings.callbacks)
         callbacks: list[Callback] = []
         has_bar = any(isinstance(callback, ProgressBar) for callback in given)

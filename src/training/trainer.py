@@ -20,7 +20,7 @@ from torch.nn.parameter import is_lazy
 
 from src.data import MNISTDataModule
 from src.models import Classifier
-from src.runs.checkpoints import CheckedCheckpointIO
+from src.runs.checkpoints import CheckedCheckpointIO, load_checkpoint
 from src.runs.folder import Run
 from src.system.errors import UserError
 from src.system.processes import cluster_environment
@@ -79,7 +79,8 @@ class BestCheckpoint(ModelCheckpoint):
 def train(trainer: Trainer, network: Classifier, data: MNISTDataModule, ckpt_path: str | None) -> None:
     """Train a network, from a checkpoint if given, then test its last weights. `RunSummary` stores the result."""
     check_network(network, len(data.classes))
-    with _locked_run_folder(trainer):
+    first_step = load_checkpoint(ckpt_path).get("global_step", 0) if ckpt_path else 0
+    with _locked_run_folder(trainer, first_step):
         trainer.fit(network, datamodule=data, ckpt_path=ckpt_path)
         if trainer.limit_test_batches == 0:
             print(f"{type(network).__name__} was trained, but not tested: --trainer.limit_test_batches is 0.")
@@ -116,7 +117,8 @@ def check_network(network: Classifier, n_classes: int) -> None:
 
 
 @contextmanager
-def _locked_run_folder(trainer: Trainer) -> Iterator[None]:
+def _locked_run_folder(trainer: Trainer, first_step: int) -> Iterator[None]:
+    """Keep other trainings out of the run folder. Remove a new one if the training fails before its first step ends."""
     if not isinstance(trainer.logger, RunLogger) or not trainer.is_global_zero:
         yield
         return
@@ -127,7 +129,7 @@ def _locked_run_folder(trainer: Trainer) -> Iterator[None]:
         try:
             yield
         except Exception:
-            if is_new and trainer.global_step == 0:
+            if is_new and trainer.global_step in (0, first_step):
                 run.remove()
             raise
         finally:
