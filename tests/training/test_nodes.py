@@ -176,12 +176,21 @@ def test_torchrun_in_two_folders(nodes: list[Path], lenet5_run: Path, command: s
 
 
 def test_two_launchers_of_lightning(nodes: list[Path]) -> None:
-    """Without torchrun, the launcher of each node agrees with the other one, and tells its own processes."""
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
-    processes = [
-        Fork(node.parent, *FIT, "--resume=auto", env=address | {"NODE_RANK": str(rank)}, cwd=node)
-        for rank, node in enumerate(nodes)
-    ]
-    assert [outcome.code for outcome in ends(processes)] == [0, 0]
-    assert Run(nodes[0] / RUN).is_finished
+    """Without torchrun, the launcher of each node takes part. An unfinished run on the second is not chosen."""
+
+    def train() -> None:
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+        processes = [
+            Fork(node.parent, *FIT, "--resume=auto", env=address | {"NODE_RANK": str(rank)}, cwd=node)
+            for rank, node in enumerate(nodes)
+        ]
+        outcomes = ends(processes)
+        assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+        assert "Resuming" not in outcomes[0].out + outcomes[1].out
+        assert Run(nodes[0] / RUN).is_finished
+
+    train()
     assert not (nodes[1] / "lightning_logs").exists()
+    shutil.move(nodes[0] / "lightning_logs", nodes[1])
+    (nodes[1] / RUN / "results.json").unlink()
+    train()
