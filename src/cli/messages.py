@@ -89,15 +89,21 @@ def condense(message: str) -> str:
     if key[1] == "model":
         if nested := re.match(r"NestedArg\(key='([^']+)'", value[1]):
             return f"--model.{nested[1]} needs a network: name one with --model."
-        cause = re.search(r"Errors:\s+- (?:Problem with given class_path \S+\s+)?(.+)", message)
-        known = not cause or cause[1].startswith(("Expected a dot", "Import path"))  # said below
-        reason = f" ({cause[1]})" if cause and not known else ""
+        problem = _problem(message)
+        reason = f" ({problem})" if problem else ""
         return (
             f"{value[1]} is not a network{reason}. "
             "Choose LeNet5 or CNN, or name your own subclass of src.models.Classifier as module.Class."
         )
     types = " or ".join(dict.fromkeys(re.findall(r"Expected an? <class '([\w.]+)'>", message)))
     return f"--{key[1]} {value[1]} is not valid{': expected ' + types if types else ''}."
+
+
+def _problem(message: str) -> str:
+    """The line of an error message of jsonargparse that says more than that a value has none of the possible types."""
+    lines = [line.strip(" -") for line in message.partition("Errors:")[2].partition("Given value")[0].splitlines()]
+    types = ("Expected a <class", "Expected a dot", "Import path", "Problem with", "Does not", "Subtypes", "Errors")
+    return next((line for line in lines if line and not line.startswith(types)), "")
 
 
 def print_error(error: BaseException) -> int:
@@ -145,8 +151,8 @@ def plain_error(error: BaseException | None, config: Namespace) -> UserError | N
         return UserError(reason(error))
     if plain := plain_error(error.__cause__ or error.__context__, config):
         return plain
-    problem = re.search(r"Problem with given class_path '(\S+)':\s+(.+)", str(error))  # in one of several types
-    return UserError(f"{problem[1]} cannot be used: {problem[2]}") if problem else None
+    name, problem = re.search(r"class_path='([^']+)'", str(error)), _problem(str(error))
+    return UserError(f"{name[1]} cannot be used: {problem}") if name and problem else None
 
 
 def silence_noise() -> None:

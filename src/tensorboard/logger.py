@@ -68,8 +68,9 @@ class RunLogger(TensorBoardLogger):
         if sub_run != "validation":
             self.writer(sub_run).add_scalar(tag, value, epoch)
             return
-        if tag in self._validation and self._validation[tag][1] != epoch:
-            self._write_validation()
+        before, last_epoch = self._validation.get(tag, (value, epoch))
+        if last_epoch != epoch:
+            self.writer(sub_run).add_scalar(tag, before, last_epoch)
         self._validation[tag] = value, epoch
 
     def _write_validation(self) -> None:
