@@ -101,6 +101,17 @@ def data_differences(groups: Sequence[Group]) -> list[str]:
     return list(dict.fromkeys(text for other in data[1:] for text in differences(data[0], other)))
 
 
+def early_stops(groups: Sequence[Group]) -> list[str]:
+    """Return a sentence about each group with runs that stopped early, as by ``--trainer.max_time``."""
+    sentences = []
+    for group in groups:
+        steps = sorted(run.results["steps"] for run in group.runs if run.results.get("stopped_early"))
+        if steps:
+            runs = f"{len(steps)} of {len(group.runs)} runs of {group.name}"
+            sentences.append(f"{runs} stopped early, after {steps[0]:,} to {steps[-1]:,} steps.")
+    return sentences
+
+
 def name_apart(groups: list[Group]) -> None:
     """Add the settings that differ to the names of groups of the same network."""
     names = [group.name for group in groups]

@@ -40,8 +40,10 @@ class Network(Group):
         return [run.results for run in self.runs]
 
     @property
-    def epochs(self) -> int:
-        return self.results[0]["epochs"]
+    def epochs(self) -> int | str:
+        """The epochs of each run, or a range if some runs stopped early."""
+        first, *others = sorted({result["epochs"] for result in self.results})
+        return f"{first} to {others[-1]}" if others else first
 
     @property
     def has_dropout(self) -> bool:

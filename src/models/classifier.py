@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from lightning import LightningModule
 from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
@@ -68,6 +69,8 @@ class Classifier(LightningModule, ABC):
         # 5 to 20 % faster on the CPU, with the same results. Other devices, such as MPS, may not support it.
         if self.trainer.strategy.root_device.type in ("cpu", "cuda"):
             self.to(memory_format=torch.channels_last)
+        if self.trainer.precision == "64-true":
+            self.double()  # Lightning would do it after restoring a checkpoint, and lose half of the digits
         if self.hparams["compile"]:
             self.compile()
 
@@ -78,8 +81,12 @@ class Classifier(LightningModule, ABC):
         if self.schedule == "constant":
             return optimizer
         steps = self.trainer.estimated_stepping_batches
-        if steps == float("inf"):
-            raise UserError("The one_cycle schedule needs a known number of steps: set --trainer.max_epochs.")
+        changes = any(isinstance(callback, GradientAccumulationScheduler) for callback in self.trainer.callbacks)
+        if steps == float("inf") or changes:
+            raise UserError(
+                "The one_cycle schedule needs a known number of steps: set --trainer.max_epochs, and "
+                "--trainer.accumulate_grad_batches in place of GradientAccumulationScheduler."
+            )
         scheduler = OneCycleLR(optimizer, self.lr, total_steps=int(steps), cycle_momentum=False)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -19,10 +19,13 @@ SURROUNDINGS = frozenset(
         "model.init_args.compile",
         "trainer.accelerator",
         "trainer.default_root_dir",
+        "trainer.detect_anomaly",
         "trainer.devices",
         "trainer.enable_progress_bar",
         "trainer.enable_model_summary",
+        "trainer.log_every_n_steps",
         "trainer.num_nodes",
+        "trainer.profiler",
         "trainer.strategy",
         "tensorboard",
     }

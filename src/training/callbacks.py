@@ -16,6 +16,7 @@ from src.models import Classifier
 from src.system.files import replace_when_whole
 from src.system.machine import describe_machine
 from src.tensorboard.logger import RunLogger, curve_of
+from src.training.stopping import last_checkpoint
 
 
 class Progress(TQDMProgressBar):
@@ -26,7 +27,8 @@ class Progress(TQDMProgressBar):
 
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
         super().on_train_epoch_start(trainer, *args)
-        self.train_progress_bar.set_description(f"Epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+        of_all = f"/{trainer.max_epochs}" if _planned_epochs(trainer) else ""
+        self.train_progress_bar.set_description(f"Epoch {trainer.current_epoch + 1}{of_all}")
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         metrics = trainer.progress_bar_metrics
@@ -92,22 +94,31 @@ class RunSummary(Callback):
         test["accuracy"] = 1 - test["errors"] / test["images"]  # float32 gives 0.99140000343
         if not trainer.is_global_zero:
             return
-        epochs, seconds = trainer.current_epoch, self.timer.time_elapsed("train")
+        epochs, planned, seconds = trainer.current_epoch, _planned_epochs(trainer), self.timer.time_elapsed("train")
+        last_batch = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        stopped_early = last_batch < trainer.num_training_batches or (planned is not None and epochs < planned)
         minutes, rest = divmod(round(seconds), 60)
         print(describe_result(type(pl_module).__name__, "test", test))
-        print(f"Epochs: {epochs}, in {minutes} min {rest} s with validation")
+        of_planned = f"{f' of {planned}' if planned else ''}, stopped early after step {trainer.global_step:,}"
+        print(f"Epochs: {epochs}{of_planned if stopped_early else ''}, in {minutes} min {rest} s with validation")
         if not isinstance(trainer.logger, RunLogger):
+            print_weights(trainer)
             return
         results = {
             "model": type(pl_module).__name__,
             "parameters": sum(parameter.numel() for parameter in pl_module.parameters()),
             "epochs": epochs,
+            "planned_epochs": planned,
+            "steps": trainer.global_step,
+            "stopped_early": stopped_early,
             "seed": trainer.datamodule.seed,  # type: ignore[attr-defined]
             "test": test,
             "curves": trainer.logger.curves,
             "train_seconds": round(seconds, 3),
             "machine": describe_machine(pl_module.device, trainer.world_size),
         }
+        if stopped_early:  # HPARAMS lists each scalar
+            trainer.logger.writer("test").add_scalar("stopped_early_after_step", trainer.global_step, epochs)
         run = Path(trainer.logger.log_dir)
         for metric in ("accuracy", "loss"):
             with replace_when_whole(run / f"{metric}.png") as file:
@@ -120,6 +131,18 @@ class RunSummary(Callback):
             tensorboard = os.path.relpath(tensorboard)
         print(f"Run:    {run}")
         print(f"Curves: {tensorboard} --host localhost --logdir {trainer.logger.save_dir}")
+
+
+def _planned_epochs(trainer: Trainer) -> int | None:
+    """The number of epochs that the training should have; None if only steps or time limit it."""
+    return trainer.max_epochs if trainer.max_epochs != -1 else None
+
+
+def print_weights(trainer: Trainer) -> None:
+    """Print where the weights of a training are, if it saved any."""
+    path = last_checkpoint(trainer)
+    if trainer.is_global_zero and path and path.is_file():
+        print(f"Weights: {path}")
 
 
 def describe_result(model: str, images: str, result: dict[str, Any]) -> str:

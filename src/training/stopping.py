@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 from torch import Tensor
 
 from src.runs.checkpoints import LAST
@@ -62,6 +62,9 @@ class Stopping(Callback):
         self.diverged_at = torch.zeros((), dtype=torch.long, device=pl_module.device)  # step, from 1
         self.saved_at = time.monotonic()
         handle_signals(self._receive)  # Lightning restores the handlers after the training
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, GradientAccumulationScheduler):  # not asked after a resume inside an epoch
+                trainer.accumulate_grad_batches = callback.get_accumulate_grad_batches(trainer.current_epoch)
         plateau = any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
         if plateau and trainer.ckpt_path:
             raise UserError(
@@ -149,9 +152,10 @@ class Stopping(Callback):
         named = "" if module.startswith("src.") else f" --model {module}.{network.__qualname__}"
         if (path := last_checkpoint(trainer)) is None:
             raise Interrupted(self.agreed, f"{where}. Nothing was saved.")
-        logger = trainer.logger
-        go_on = f"--resume {logger.log_dir}" if isinstance(logger, RunLogger) else f"--ckpt_path {path}"
-        raise Interrupted(self.agreed, f"{where}. Go on with: python -m src fit {go_on}{named}")
+        go_on = f"the same command and --ckpt_path {path}"
+        if isinstance(trainer.logger, RunLogger):
+            go_on = f"python -m src fit --resume {trainer.logger.log_dir}{named}"
+        raise Interrupted(self.agreed, f"{where}. Go on with: {go_on}")
 
 
 class LastCheckpoint(ModelCheckpoint):

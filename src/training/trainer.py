@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer, WeightAveraging
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from torch import Tensor
 from torch.nn.parameter import is_lazy
@@ -25,7 +25,7 @@ from src.runs.folder import Run
 from src.system.errors import UserError
 from src.system.processes import cluster_environment
 from src.tensorboard.logger import RunLogger
-from src.training.callbacks import Curves, RunSummary
+from src.training.callbacks import Curves, RunSummary, print_weights
 from src.training.randomness import RandomState
 from src.training.stopping import LastCheckpoint, Stopping
 
@@ -82,8 +82,16 @@ def train(trainer: Trainer, network: Classifier, data: MNISTDataModule, ckpt_pat
     first_step = load_checkpoint(ckpt_path).get("global_step", 0) if ckpt_path else 0
     with _locked_run_folder(trainer, first_step):
         trainer.fit(network, datamodule=data, ckpt_path=ckpt_path)
+        if trainer.global_step == 0:
+            raise UserError("The training ended before its first step: --trainer.max_steps or --trainer.max_time is 0.")
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WeightAveraging):
+                # Takes the averaged weights. Lightning forgets it in a training that is resumed after its last step.
+                callback.on_train_end(trainer, network)
         if trainer.limit_test_batches == 0:
-            print(f"{type(network).__name__} was trained, but not tested: --trainer.limit_test_batches is 0.")
+            if trainer.is_global_zero:
+                print(f"{type(network).__name__} was trained, but not tested: --trainer.limit_test_batches is 0.")
+            print_weights(trainer)
             return
         trainer.test(network, datamodule=data, verbose=False)
 

@@ -6,13 +6,18 @@ from pathlib import Path
 from jsonargparse import Namespace
 from lightning import Callback
 from lightning.pytorch import callbacks as lightning_callbacks
+from lightning.pytorch.callbacks import ModelCheckpoint
 
+from src.runs.checkpoints import LAST, PREVIOUS
 from src.system.errors import UserError
+
+OWN_FILES = (LAST, PREVIOUS, "best.ckpt")
 
 REFUSED_CALLBACKS = {
     "LearningRateFinder": "it trains with a rate that config.yaml does not contain. Search with it elsewhere.",
     "BatchSizeFinder": "it trains with a batch size that config.yaml does not contain. Set --data.batch_size.",
     "StochasticWeightAveraging": "it averages after the last save. Use EMAWeightAveraging.",
+    "Timer": "set --trainer.max_time.",
     "ModelPruning": "it needs weights that are contiguous, and replaces them by others that no checkpoint fits.",
 }
 
@@ -24,6 +29,12 @@ def refuse_unsupported(settings: Namespace, callbacks: Sequence[Callback], ckpt_
     for name, reason in REFUSED_CALLBACKS.items():
         if any(isinstance(callback, getattr(lightning_callbacks, name)) for callback in callbacks):
             raise UserError(f"{name} is not supported: {reason}")
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and (callback.save_last or f"{callback.filename}.ckpt" in OWN_FILES):
+            raise UserError(
+                "A ModelCheckpoint of your own must not write last.ckpt, best.ckpt or previous.ckpt, which fit writes: "
+                "leave out save_last, and choose another filename."
+            )
     if settings.precision in ("16-true", "transformer-engine-float16"):
         raise UserError(
             f"--trainer.precision {settings.precision} is not supported: the eps of Adam, 1e-7, is 0 in float16. "
