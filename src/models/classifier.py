@@ -81,7 +81,7 @@ class Classifier(LightningModule, ABC):
         if self.schedule == "constant":
             return optimizer
         steps = self.trainer.estimated_stepping_batches
-        changes = any(isinstance(callback, GradientAccumulationScheduler) for callback in self.trainer.callbacks)
+        changes = any(isinstance(callback, GradientAccumulationScheduler) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
         if steps == float("inf") or changes:
             raise UserError(
                 "The one_cycle schedule needs a known number of steps: set --trainer.max_epochs, and "
