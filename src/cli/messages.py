@@ -146,8 +146,6 @@ def plain_error(error: BaseException | None, config: Namespace) -> UserError | N
         return UserError("\n".join([f"{model} failed in {own[0].name} ({stage}): {reason(error)}", *lines]))
     if given.get("ckpt_path") and any(RESTORES.match(frame.name) for frame in frames):
         return UserError(f"{given.ckpt_path} cannot be restored: {reason(error)}")
-    if isinstance(error, ValueError) and (problem := re.search(r"given class_path '(\S+)':\s+(.+)", str(error))):
-        return UserError(f"{problem[1]} cannot be used: {problem[2]}")
     by_lightning = bool(frames) and Path(frames[-1].filename).is_relative_to(Path(lightning.__file__).parent)
     if by_lightning and isinstance(error, RuntimeError | ValueError | ModuleNotFoundError):
         return UserError(reason(error))
