@@ -71,7 +71,7 @@ class Classifier(LightningModule, ABC):
             self.to(memory_format=torch.channels_last)
         if self.trainer.precision == "64-true":
             self.double()  # Lightning would do it after restoring a checkpoint, and lose half of the digits
-        if self.hparams["compile"]:
+        if self.hparams.get("compile"):  # a network whose __init__ takes no arguments does not have it
             self.compile()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
