@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from src.cli.commands import COMMANDS
 from src.cli.messages import PROGRAM, Parser, plain_error, print_error, silence_noise
 from src.cli.resume import complete_settings
-from src.cli.settings import runs_folder
+from src.cli.settings import add_trainer_options, runs_folder
 from src.data import MNISTDataModule
 from src.inference.predictions import predict
 from src.models import Classifier, EpochMetrics
@@ -29,7 +29,7 @@ from src.system.processes import StartingTogether, kill_launched_processes
 from src.training.callbacks import Progress, describe_result
 from src.training.stopping import Interrupted, interrupted_by_signals
 from src.training.trainer import run_logger, train, training_callbacks, with_own_plugins
-from src.training.unsupported import refuse_unsupported, refuse_unsupported_strategy
+from src.training.unsupported import refuse_no_batches, refuse_unsupported, refuse_unsupported_strategy
 
 
 class CLI(LightningCLI):
@@ -70,8 +70,7 @@ class CLI(LightningCLI):
         parser.add_argument("--ckpt_path", type=str, help="A checkpoint. With fit, a new run starts from it.")
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_lightning_class_args(Trainer, "trainer")
-        parser.set_defaults({"trainer.max_epochs": 12, "trainer.num_sanity_val_steps": 0, "trainer.devices": 1})
+        add_trainer_options(parser)
         # Not required, because a checkpoint names its network. `parse_arguments` reports a missing network.
         parser.add_lightning_class_args(Classifier, "model", subclass_mode=True, required=False)
         parser.add_class_arguments(MNISTDataModule, "data", skip={"images"})  # an option of `predict` only
@@ -107,6 +106,7 @@ class CLI(LightningCLI):
         """Build the Trainer from the settings, with the logger, callbacks and plugins of this package."""
         settings = self.config_init[self.subcommand].trainer
         refuse_unsupported_strategy(self.config[self.subcommand].trainer.strategy)
+        refuse_no_batches(str(self.subcommand), settings)
         given = _as_list(settings.callbacks)
         callbacks: list[Callback] = []
         has_bar = any(isinstance(callback, ProgressBar) for callback in given)

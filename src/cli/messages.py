@@ -6,6 +6,8 @@ import sys
 import sysconfig
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +21,8 @@ from src.training.stopping import Interrupted
 
 PROGRAM = "python -m src"
 NAME_A_CHECKPOINT = "Name a checkpoint: --ckpt_path lightning_logs/lenet5/version_0/checkpoints/last.ckpt"
-RESTORES = re.compile(r"_?(restore|resume)")  # functions of Lightning that read a checkpoint
+# Functions of Lightning and this package that read a checkpoint.
+RESTORES = re.compile(r"_?(restore|resume|load_state_dict|load_combined_loader_states)|set_random_state")
 NAME_A_NETWORK = "Name a network: --config configs/lenet5.yaml, or --model LeNet5"
 
 
@@ -30,17 +33,18 @@ class Parser(LightningArgumentParser):
         command_help: One line on each subcommand. Lightning would show the first line of its own docstrings.
     """
 
+    current_file = ""
+
     def __init__(self, *args: Any, command_help: dict[str, str] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)  # a misspelt option is an error, not a guess
         self.command_help = command_help or {}
-        self.commands: dict[str, LightningArgumentParser] = {}
-        self.current_file = ""
+        self.commands: dict[str, Parser] = {}
 
     def add_subcommands(self, *args: Any, **kwargs: Any) -> Any:
         action: Any = super().add_subcommands(*args, **kwargs)
         register = action.add_subcommand
 
-        def add_command(name: str, parser: LightningArgumentParser, **_: Any) -> None:
+        def add_command(name: str, parser: Parser, **_: Any) -> None:
             self.commands[name] = parser
             parser.description = self.command_help[name]
             register(name, parser, help=self.command_help[name])
@@ -48,14 +52,22 @@ class Parser(LightningArgumentParser):
         action.add_subcommand = self.add_command = add_command
         return action
 
-    def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Namespace:
-        self.current_file = f"{cfg_path}: "
+    @classmethod
+    @contextmanager
+    def reading(cls, path: Any) -> Iterator[None]:
+        """Name a file in the errors, also in those of parsers that jsonargparse makes for the arguments of a class."""
+        before, cls.current_file = cls.current_file, f"{path}: "
         try:
-            settings = super().parse_path(cfg_path, *args, **kwargs)
-        except UnicodeDecodeError:
-            self.error("It is not a text file in UTF-8.")
-        self.current_file = ""
-        return settings
+            yield
+        finally:
+            cls.current_file = before
+
+    def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Namespace:
+        with Parser.reading(cfg_path):
+            try:
+                return super().parse_path(cfg_path, *args, **kwargs)
+            except UnicodeDecodeError:
+                self.error("It is not a text file in UTF-8.")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
@@ -77,13 +89,21 @@ def condense(message: str) -> str:
     if key[1] == "model":
         if nested := re.match(r"NestedArg\(key='([^']+)'", value[1]):
             return f"--model.{nested[1]} needs a network: name one with --model."
-        reason = re.search(r"No module named .*|is abstract", message)
+        problem = _problem(message)
+        reason = f" ({problem})" if problem else ""
         return (
-            f"{value[1]} is not a network{f' ({reason[0]})' if reason else ''}. "
+            f"{value[1]} is not a network{reason}. "
             "Choose LeNet5 or CNN, or name your own subclass of src.models.Classifier as module.Class."
         )
     types = " or ".join(dict.fromkeys(re.findall(r"Expected an? <class '([\w.]+)'>", message)))
     return f"--{key[1]} {value[1]} is not valid{': expected ' + types if types else ''}."
+
+
+def _problem(message: str) -> str:
+    """The line of an error message of jsonargparse that says more than that a value has none of the possible types."""
+    lines = [line.strip(" -") for line in message.partition("Errors:")[2].partition("Given value")[0].splitlines()]
+    types = ("Expected a <class", "Expected a dot", "Import path", "Problem with", "Does not", "Subtypes", "Errors")
+    return next((line for line in lines if line and not line.startswith(types)), "")
 
 
 def print_error(error: BaseException) -> int:
@@ -115,6 +135,8 @@ def plain_error(error: BaseException | None, config: Namespace) -> UserError | N
     """
     if error is None or isinstance(error, UserError):
         return error
+    if re.search(r"Connection (closed|reset) by peer", str(error)):
+        return UserError("Another process of this command has ended, so this one ends too.")
     given = config[config.subcommand]
     frames = traceback.extract_tb(error.__traceback__)
     if own := [frame for frame in frames if not frame.filename.startswith(NOT_OF_THE_USER)]:
@@ -122,12 +144,15 @@ def plain_error(error: BaseException | None, config: Namespace) -> UserError | N
         stage = next((STAGES[frame.name] for frame in frames if frame.name in STAGES), config.subcommand)
         lines = [f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}\n    {frame.line}' for frame in own]
         return UserError("\n".join([f"{model} failed in {own[0].name} ({stage}): {reason(error)}", *lines]))
-    if any("checkpoint_connector" in frame.filename and RESTORES.match(frame.name) for frame in frames):
+    if given.get("ckpt_path") and any(RESTORES.match(frame.name) for frame in frames):
         return UserError(f"{given.ckpt_path} cannot be restored: {reason(error)}")
     by_lightning = bool(frames) and Path(frames[-1].filename).is_relative_to(Path(lightning.__file__).parent)
     if by_lightning and isinstance(error, RuntimeError | ValueError | ModuleNotFoundError):
         return UserError(reason(error))
-    return plain_error(error.__cause__ or error.__context__, config)
+    if plain := plain_error(error.__cause__ or error.__context__, config):
+        return plain
+    name, problem = re.search(r"class_path='([^']+)'", str(error)), _problem(str(error))
+    return UserError(f"{name[1]} cannot be used: {problem}") if name and problem else None
 
 
 def silence_noise() -> None:

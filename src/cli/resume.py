@@ -43,7 +43,7 @@ def complete_settings(
     if given.ckpt_path is not None:
         # The settings of the checkpoint become the defaults. Given settings are compared with them.
         saved = saved_settings(given.ckpt_path, given.model)
-        with no_imports():
+        with no_imports(), Parser.reading(given.ckpt_path):
             set_defaults(parser.commands[command], saved, given.ckpt_path)
             config = parser.parse_args(words)
         refuse_contradictions(config[command], parser.commands[command], saved)

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import Namespace
+from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from src.data import MNISTDataModule
@@ -16,6 +17,18 @@ from src.system.errors import UserError
 
 # Settings that may differ from those of the training, because they do not change the result.
 FREE_SETTINGS = {"data.data_dir", "data.batch_size", "model.compile"}
+
+
+def add_trainer_options(parser: LightningArgumentParser) -> None:
+    """Add the options of the Trainer, with the defaults of this package."""
+    # Their type in Lightning may turn into `float | int`, as `typing` keeps one order of a union. 1 would be 1.0, all.
+    limits = [f"limit_{kind}_batches" for kind in ("train", "val", "test", "predict")]
+    parser.add_class_arguments(
+        Trainer, "trainer", skip=set(limits), fail_untyped=False, instantiate=False, sub_configs=True
+    )
+    for name in limits:
+        parser.add_argument(f"--trainer.{name}", type=int | float | None, help="A number of batches, or a share: 0.1.")
+    parser.set_defaults({"trainer.max_epochs": 12, "trainer.num_sanity_val_steps": 0, "trainer.devices": 1})
 
 
 def saved_settings(ckpt_path: str, named: Namespace | None) -> dict[str, Any]:

@@ -107,8 +107,9 @@ def early_stops(groups: Sequence[Group]) -> list[str]:
     for group in groups:
         steps = sorted(run.results["steps"] for run in group.runs if run.results.get("stopped_early"))
         if steps:
-            runs = f"{len(steps)} of {len(group.runs)} runs of {group.name}"
-            sentences.append(f"{runs} stopped early, after {steps[0]:,} to {steps[-1]:,} steps.")
+            several = f"{steps[0]:,} to " if steps[0] < steps[-1] else ""
+            runs = f"{len(steps)} of the {len(group.runs)} runs of {group.name}"
+            sentences.append(f"Stopped early: {runs}, after {several}{steps[-1]:,} steps.")
     return sentences
 
 

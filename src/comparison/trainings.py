@@ -47,8 +47,8 @@ def train_missing(planned: list[Trainings]) -> list[Group]:
         print(f"\nRun {number} of {len(wanted)}: {trainings.name}, seed {seed}{_time_left(wanted)}", flush=True)
         command = [sys.executable, "-m", "src", "fit", "--config", trainings.config]
         code = _run([*command, "--seed_everything", str(seed), "--resume", "auto"])
-        if code - 128 in SIGNALS:
-            raise Interrupted(code - 128, KEPT)
+        if (number := code - 128 if code > 0 else -code) in SIGNALS:  # below 0: while Python started or shut down
+            raise Interrupted(number, KEPT)
         if code != 0:
             failed = f"The training of {trainings.name} with seed {seed} failed with exit code {code}; see above."
             raise UserError(f"{failed} {KEPT}")

@@ -51,8 +51,6 @@ def predict(
         sheet = Path(contact_sheet)
         if sheet.suffix.lower() not in (".png", ".jpg", ".pdf") or not sheet.parent.is_dir():
             raise UserError(f"--contact_sheet {contact_sheet}: name a .png, .jpg or .pdf in a folder that exists.")
-    if trainer.limit_predict_batches == 0:
-        raise UserError("--trainer.limit_predict_batches is 0: there is nothing to predict.")
     if len(set(paths := [Path(path).resolve() for path in (ckpt_path, *also)])) < len(paths):
         raise UserError("--also names a checkpoint twice.")
     others = [TrainedNetwork(Path(path)) for path in also]

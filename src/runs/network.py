@@ -10,7 +10,7 @@ from torch import Tensor
 
 from src.data import MNISTDataModule
 from src.models import Classifier
-from src.runs.checkpoints import CLASS_PATH, SavedNetwork
+from src.runs.checkpoints import SavedNetwork
 from src.runs.trust import imported_module, no_imports, refuse_foreign_arguments
 from src.system.errors import UserError, reason
 
@@ -36,7 +36,7 @@ class TrainedNetwork:
         try:
             self.datamodule = MNISTDataModule(**saved.data_arguments)
             with no_imports():
-                self.network: Classifier = instantiate_module(network, {CLASS_PATH: class_path, **saved.arguments})
+                self.network: Classifier = instantiate_module(network, saved.arguments)
         except Exception as error:  # the class may have changed, or raise anything
             raise UserError(f"{path} does not fit the current {class_path}: {reason(error)}") from None
         load_weights(self.network, saved)

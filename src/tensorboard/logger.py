@@ -33,6 +33,7 @@ class RunLogger(TensorBoardLogger):
     def __init__(self, save_dir: str, name: str = "default", version: int | str | None = None) -> None:
         super().__init__(save_dir, name=name, version=version)
         self._writers: dict[str, SummaryWriter] = {}
+        self._validation: dict[str, tuple[float, int]] = {}  # tag → value and epoch of the newest validation
         # tag → sub-run → epoch → value
         self.curves: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
 
@@ -56,10 +57,27 @@ class RunLogger(TensorBoardLogger):
                 tag, sub_run = curve
                 # The test is logged after its epoch has been counted as finished, the other curves before.
                 epoch = finished_epochs + (sub_run != "test")
-                self.writer(sub_run).add_scalar(tag, value, epoch)
-                self.curves[tag][sub_run][epoch] = value
+                self._add_point(tag, sub_run, epoch, value)
+                if sub_run == "train":  # the epoch has ended
+                    self._write_validation()
             elif name != "epoch":
                 self.experiment.add_scalar(name, value, step)
+
+    def _add_point(self, tag: str, sub_run: str, epoch: int, value: float) -> None:
+        self.curves[tag][sub_run][int(epoch)] = float(value)
+        if sub_run != "validation":
+            self.writer(sub_run).add_scalar(tag, value, epoch)
+            return
+        before, last_epoch = self._validation.get(tag, (value, epoch))
+        if last_epoch != epoch:
+            self.writer(sub_run).add_scalar(tag, before, last_epoch)
+        self._validation[tag] = value, epoch
+
+    def _write_validation(self) -> None:
+        """Write the newest validation. Of several validations in an epoch, only the last is a point of the curve."""
+        for tag, (value, epoch) in self._validation.items():
+            self.writer("validation").add_scalar(tag, value, epoch)
+        self._validation.clear()
 
     @rank_zero_only
     def resume(self, curves: dict[str, dict[str, dict[int, float]]], step: int) -> None:
@@ -68,9 +86,13 @@ class RunLogger(TensorBoardLogger):
         self.experiment.file_writer.add_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
         for tag, sub_runs in curves.items():
             for sub_run, points in sub_runs.items():
-                self.curves[tag][sub_run].update(points)
+                if sub_run not in SUB_RUNS.values():
+                    raise ValueError(f"{sub_run} is not a sub-run")
                 for epoch, value in points.items():
-                    self.writer(sub_run).add_scalar(tag, value, epoch)
+                    self._add_point(tag, sub_run, epoch, value)
+        finished_epochs = self.curves["learning_rate"]["train"]
+        if all(epoch in finished_epochs for _, epoch in self._validation.values()):
+            self._write_validation()
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -93,6 +115,7 @@ class RunLogger(TensorBoardLogger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         super().finalize(status)
+        self._write_validation()
         for writer in self._writers.values():
             writer.close()
 

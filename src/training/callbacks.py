@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,9 @@ class RunSummary(Callback):
         # Written last: a run with this file counts as finished.
         with replace_when_whole(run / "results.json") as file:
             file.write(f"{json.dumps(results, indent=2)}\n".encode())
-        tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))
+        tensorboard = str(Path(sys.executable).with_name("tensorboard"))
+        with suppress(ValueError):  # on Windows, there is no relative path to another drive
+            tensorboard = os.path.relpath(tensorboard)
         print(f"Run:    {run}")
         print(f"Curves: {tensorboard} --host localhost --logdir {trainer.logger.save_dir}")
 

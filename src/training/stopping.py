@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 from torch import Tensor
 
 from src.runs.checkpoints import LAST
@@ -62,6 +62,9 @@ class Stopping(Callback):
         self.diverged_at = torch.zeros((), dtype=torch.long, device=pl_module.device)  # step, from 1
         self.saved_at = time.monotonic()
         handle_signals(self._receive)  # Lightning restores the handlers after the training
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, GradientAccumulationScheduler):  # not asked after a resume inside an epoch
+                trainer.accumulate_grad_batches = callback.get_accumulate_grad_batches(trainer.current_epoch)
         plateau = any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
         if plateau and trainer.ckpt_path:
             raise UserError(

@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer, WeightAveraging
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from src.data import MNISTDataModule
 from src.models import Classifier
-from src.runs.checkpoints import CheckedCheckpointIO
+from src.runs.checkpoints import CheckedCheckpointIO, load_checkpoint
 from src.runs.folder import Run
 from src.system.errors import UserError
 from src.system.processes import cluster_environment
@@ -79,10 +79,15 @@ class BestCheckpoint(ModelCheckpoint):
 def train(trainer: Trainer, network: Classifier, data: MNISTDataModule, ckpt_path: str | None) -> None:
     """Train a network, from a checkpoint if given, then test its last weights. `RunSummary` stores the result."""
     check_network(network, len(data.classes))
-    with _locked_run_folder(trainer):
+    first_step = load_checkpoint(ckpt_path).get("global_step", 0) if ckpt_path else 0
+    with _locked_run_folder(trainer, first_step):
         trainer.fit(network, datamodule=data, ckpt_path=ckpt_path)
         if trainer.global_step == 0:
-            raise UserError("The training ended before its first step. Give it more time: --trainer.max_time.")
+            raise UserError("The training ended before its first step: --trainer.max_steps or --trainer.max_time is 0.")
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WeightAveraging):
+                # Takes the averaged weights. Lightning forgets it in a training that is resumed after its last step.
+                callback.on_train_end(trainer, network)
         if trainer.limit_test_batches == 0:
             if trainer.is_global_zero:
                 print(f"{type(network).__name__} was trained, but not tested: --trainer.limit_test_batches is 0.")
@@ -120,7 +125,8 @@ def check_network(network: Classifier, n_classes: int) -> None:
 
 
 @contextmanager
-def _locked_run_folder(trainer: Trainer) -> Iterator[None]:
+def _locked_run_folder(trainer: Trainer, first_step: int) -> Iterator[None]:
+    """Keep other trainings out of the run folder. Remove a new one if the training fails before its first step ends."""
     if not isinstance(trainer.logger, RunLogger) or not trainer.is_global_zero:
         yield
         return
@@ -131,7 +137,7 @@ def _locked_run_folder(trainer: Trainer) -> Iterator[None]:
         try:
             yield
         except Exception:
-            if is_new and trainer.global_step == 0:
+            if is_new and trainer.global_step in (0, first_step):
                 run.remove()
             raise
         finally:

@@ -17,8 +17,11 @@ REFUSED_CALLBACKS = {
     "LearningRateFinder": "it trains with a rate that config.yaml does not contain. Search with it elsewhere.",
     "BatchSizeFinder": "it trains with a batch size that config.yaml does not contain. Set --data.batch_size.",
     "StochasticWeightAveraging": "it averages after the last save. Use EMAWeightAveraging.",
+    "Timer": "set --trainer.max_time.",
     "ModelPruning": "it needs weights that are contiguous, and replaces them by others that no checkpoint fits.",
 }
+
+BATCHES = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
 
 
 def refuse_unsupported(settings: Namespace, callbacks: Sequence[Callback], ckpt_path: str | None) -> None:
@@ -37,9 +40,6 @@ def refuse_unsupported(settings: Namespace, callbacks: Sequence[Callback], ckpt_
             f"--trainer.precision {settings.precision} is not supported: the eps of Adam, 1e-7, is 0 in float16. "
             "Use 16-mixed or bf16-mixed."
         )
-    for name in ("limit_train_batches", "max_steps"):
-        if settings[name] == 0:
-            raise UserError(f"--trainer.{name} is 0: there is nothing to train.")
     endless = settings.max_epochs in (None, -1) and settings.max_steps in (None, -1) and settings.max_time is None
     if endless or (settings.max_epochs is not None and settings.max_epochs != -1 and settings.max_epochs < 1):
         raise UserError(f"--trainer.max_epochs is {settings.max_epochs}; it must be at least 1.")
@@ -65,3 +65,10 @@ def refuse_unsupported_strategy(strategy: str | Namespace) -> None:
             f"--trainer.strategy {name} is not supported: its processes end after the training, and the test has no "
             "curves and metrics. Use ddp; in a notebook, use Lightning's Trainer."
         )
+
+
+def refuse_no_batches(command: str, settings: Namespace) -> None:
+    """Raise a `UserError` if the Trainer is limited to no batch of what the command is for."""
+    name = f"limit_{BATCHES[command]}_batches"
+    if settings[name] == 0:
+        raise UserError(f"--trainer.{name} is 0: there is nothing to {command}.")

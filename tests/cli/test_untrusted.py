@@ -1,5 +1,6 @@
 """Files of a stranger are data: no command runs what they ask for, or imports what they name."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 import yaml
 
 from src.cli.main import main
-from tests.conftest import SHORT, Outcome, RunCLI
+from tests.conftest import SHORT, Outcome, RunCLI, train
 
 
 class Malice:
@@ -188,3 +189,69 @@ def test_a_run_without_its_config_is_not_resumed(cli: RunCLI, run: Path) -> None
     outcome = cli("fit", f"--resume={run}")
     assert outcome.code == 1
     assert f"there is no {run / 'config.yaml'}" in outcome.err
+
+
+@pytest.mark.parametrize("argument", ["activation", "layer"])
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "stranger.Net",
+        " stranger.Net",
+        {"class_path": "stranger.Net"},
+        '{"class_path": "stranger.Net"}',
+        "class_path: stranger.Net",
+        "{folder}/layer.yaml",
+        {"class_path": "torch.nn.Sequential", "init_args": {"args": ["stranger.Net"]}},
+    ],
+)
+@pytest.mark.parametrize("command", ["fit", "test", "predict --also", "export", "--resume"])
+def test_no_argument_of_a_network_is_imported(
+    cli: RunCLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: Path, command: str, argument: str, hidden: Any
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    code = f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom torch import nn\nclass Net(nn.ReLU): pass\n"
+    (tmp_path / "stranger.py").write_text(code)
+    (tmp_path / "layer.yaml").write_text("class_path: stranger.Net\n")
+    value = hidden.format(folder=tmp_path) if isinstance(hidden, str) and "{f" in hidden else hidden
+    run = Path(shutil.copytree(parts, tmp_path / "lightning_logs" / "withparts" / "version_0"))
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["hyper_parameters"]
+    if command == "--resume":
+        init_args = yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"] | {argument: value}
+        outcome = cli("fit", f"--resume={plant(run, model__init_args=init_args)}")
+    else:
+        checkpoint = change(run, hyper_parameters=saved | {argument: value})
+        first = f"--ckpt_path={parts / 'checkpoints' / 'last.ckpt'} --also=" if "also" in command else "--ckpt_path="
+        outcome = cli(command.split()[0], *f"{first}{checkpoint}".split())
+    assert outcome.code in (1, 2) and "Traceback" not in outcome.err and len(outcome.err.splitlines()) <= 3
+    assert "stranger" not in sys.modules
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a network that was given a class and an instance."""
+    folder = tmp_path_factory.mktemp("parts")
+    layer = ("--model.layer=torch.nn.Linear", "--model.layer.in_features=16", "--model.layer.out_features=10")
+    train(folder, "--model=tests.tiny.WithParts", "--model.activation=torch.nn.Tanh", *layer, *SHORT)
+    return folder / "lightning_logs" / "withparts" / "version_0"
+
+
+def test_a_network_with_a_class_and_an_instance_is_used_by_every_command(
+    cli: RunCLI, tmp_path: Path, parts: Path
+) -> None:
+    run = Path(shutil.copytree(parts, tmp_path / "lightning_logs" / "withparts" / "version_0"))
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    errors = json.loads((run / "results.json").read_text())["test"]["errors"]
+    for command in ("test", "validate", "predict", "export"):
+        outcome = cli(command, f"--ckpt_path={checkpoint}")
+        assert outcome.code == 0, outcome.err
+        assert command != "test" or f"({errors:,} errors in 10,000 images)" in outcome.out
+    both = cli("predict", f"--ckpt_path={parts / 'checkpoints' / 'last.ckpt'}", f"--also={checkpoint}")
+    assert both.code == 0, both.err
+    other = cli("test", "--model=tests.tiny.WithParts", "--model.activation=torch.nn.ReLU", f"--ckpt_path={checkpoint}")
+    assert "--model.activation torch.nn.ReLU contradicts" in other.err and "made with torch.nn.Tanh" in other.err
+    more = cli("fit", f"--ckpt_path={checkpoint}", *SHORT[1:], "--trainer.max_epochs=2")
+    assert more.code == 0, more.err
+    (run / "results.json").unlink()
+    resumed = cli("fit", f"--resume={run}")
+    assert (resumed.code, resumed.run) == (0, run), resumed.err

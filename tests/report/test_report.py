@@ -60,3 +60,22 @@ def test_each_section_has_its_own_names(comparison: Comparison) -> None:
     ):
         names = [name for contribution in contributions for name in contribution]
         assert len(names) == len(set(names)) > 0
+
+
+@pytest.mark.parametrize("validated", [(), (2, 4)])
+def test_runs_without_validation_in_all_epochs(tmp_path: Path, validated: tuple[int, ...]) -> None:
+    settings = {"data.val_size": 0, "trainer.limit_val_batches": None}
+    networks = [
+        network(name, CNN(), LABELS, [answers(LABELS, n, RANDOM) for n in (40, 44)], settings, (0.5, 0.9, 0.95, 0.98))
+        for name in ("One", "Other")
+    ]
+    for run in networks[0].runs:
+        for curves in run.results["curves"].values():
+            curves["validation"] = {str(epoch): 0.9 for epoch in validated}
+    comparison = compared(networks, folder=tmp_path)
+    report = collect_numbers(comparison)
+    assert report["networks"][0]["curves"]["accuracy"]["validation"]["epoch"] == list(validated)
+    assert (report["networks"][0]["last_epochs"], report["pairs"][0]["last_epochs"]) == (None, None)
+    assert report["networks"][1]["last_epochs"] is not None
+    page = write_report(report, comparison).read_text()
+    assert "One was not validated on the whole test set after each epoch." in page

@@ -23,6 +23,9 @@ for name in ("fcntl", "resource"):
     sys.modules[name] = None
 signal.valid_signals = lambda: {signal.SIGINT, signal.SIGTERM, signal.SIGABRT}
 platform.libc_ver = lambda *args: ("", "")
+def relpath(path, start=os.curdir):
+    raise ValueError("path is on mount 'C:', start on mount 'D:'")
+os.path.relpath = relpath
 import lightning.pytorch.trainer.connectors.signal_connector as connector
 connector._IS_WINDOWS = True  # Lightning asks for the name of the system
 from src.cli.main import main

@@ -1,6 +1,6 @@
 """Two nodes without a shared folder, and SLURM: two processes with its variables, in two working directories."""
 
-import os
+import platform
 import shutil
 import signal
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_slurm_signal_saves_and_resumes(nodes: list[Path]) -> None:
         first, second = ends(srun(nodes, *settings, resume))
         assert (first.code, second.code) == (1, 1)
         assert first.err.count("error:") == second.err.count("error:") == 1
-        assert f"Process 1 on {os.uname().nodename} has ended: " in first.err
+        assert f"Process 1 on {platform.node()} has ended: " in first.err
         assert f"{RUN}/config.yaml" in first.err and f"{RUN}/config.yaml" in second.err
 
     shutil.copytree(nodes[0] / RUN, nodes[1] / RUN)
@@ -102,7 +102,7 @@ def test_a_checkpoint_on_one_node_alone_ends_both(nodes: list[Path], lenet5_run:
     outcomes = ends(srun(nodes, "test", "--ckpt_path=last.ckpt", *TWO))
     assert [outcome.code for outcome in outcomes] == [1, 1]
     assert "error: There is no checkpoint last.ckpt." in outcomes[1 - node].err
-    assert f"error: Process {1 - node} on {os.uname().nodename} has ended: There is no checkpoint" in outcomes[node].err
+    assert f"error: Process {1 - node} on {platform.node()} has ended: There is no checkpoint" in outcomes[node].err
 
 
 def test_a_config_on_one_node_alone_ends_both(nodes: list[Path]) -> None:
@@ -130,6 +130,15 @@ def test_signal_to_one_process_ends_both(nodes: list[Path]) -> None:
     assert "Go on with: python -m src fit --resume" in first.err
 
 
+def test_a_killed_process_ends_the_other_in_a_line(nodes: list[Path]) -> None:
+    processes = srun(nodes, *FIT, "--trainer.limit_train_batches=150", "--save_every_n_steps=1")
+    processes[0].wait_until((nodes[0] / RUN / "checkpoints" / "last.ckpt").exists)
+    processes[1].kill()
+    (first,) = ends(processes[:1])
+    assert first.code == 1
+    assert first.err.endswith("error: Another process of this command has ended, so this one ends too.\n")
+
+
 def torchrun(nodes: list[Path], *args: str) -> list[Fork]:
     port = free_port()
     return [
@@ -151,7 +160,7 @@ def launcher(*args: str) -> None:
     main(list(args))
 
 
-@pytest.mark.parametrize("command", ["fit", "test"])
+@pytest.mark.parametrize("command", ["fit", pytest.param("test", marks=pytest.mark.slow)])
 def test_torchrun_in_two_folders(nodes: list[Path], lenet5_run: Path, command: str) -> None:
     """`--resume auto` starts a new run: the choice of process 0 holds for all. A checkpoint on one node ends both."""
     if command == "fit":
@@ -167,12 +176,21 @@ def test_torchrun_in_two_folders(nodes: list[Path], lenet5_run: Path, command: s
 
 
 def test_two_launchers_of_lightning(nodes: list[Path]) -> None:
-    """Without torchrun, the launcher of each node agrees with the other one, and tells its own processes."""
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
-    processes = [
-        Fork(node.parent, *FIT, "--resume=auto", env=address | {"NODE_RANK": str(rank)}, cwd=node)
-        for rank, node in enumerate(nodes)
-    ]
-    assert [outcome.code for outcome in ends(processes)] == [0, 0]
-    assert Run(nodes[0] / RUN).is_finished
+    """Without torchrun, the launcher of each node takes part. An unfinished run on the second is not chosen."""
+
+    def train() -> None:
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+        processes = [
+            Fork(node.parent, *FIT, "--resume=auto", env=address | {"NODE_RANK": str(rank)}, cwd=node)
+            for rank, node in enumerate(nodes)
+        ]
+        outcomes = ends(processes)
+        assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+        assert "Resuming" not in outcomes[0].out + outcomes[1].out
+        assert Run(nodes[0] / RUN).is_finished
+
+    train()
     assert not (nodes[1] / "lightning_logs").exists()
+    shutil.move(nodes[0] / "lightning_logs", nodes[1])
+    (nodes[1] / RUN / "results.json").unlink()
+    train()

@@ -51,12 +51,15 @@ def _curve(network: Network, metric: str, name: str) -> Numbers:
 def _last_epochs(network: Network) -> Numbers | None:
     """Return the mean errors of the last five epochs, and how many errors fewer the best epoch of each run has.
 
-    None where the validation images are not all test images.
+    None where the validation images are not all test images, or an epoch of a run has no validation.
     """
     settings = network.recipe
     if settings.get("data.val_size") != 0 or settings.get("trainer.limit_val_batches") not in (None, 1.0):
         return None
-    accuracies = [result["curves"]["accuracy"]["validation"] for result in network.results]
+    curves = [result["curves"].get("accuracy", {}) for result in network.results]
+    accuracies = [curve.get("validation", {}) for curve in curves]
+    if any(not run or run.keys() != curve["train"].keys() for run, curve in zip(accuracies, curves, strict=True)):
+        return None
     errors = [[len(network.labels_N) * (1 - run[epoch]) for epoch in sorted(run, key=int)] for run in accuracies]
     runs = [float(np.mean(run[-LAST_EPOCHS:])) for run in errors]
     return {
