@@ -131,6 +131,11 @@ def test_a_training_that_a_signal_ended_has_not_failed(
     assert stopped.value.exit_code == (code if code > 0 else 128 - code)
 
 
+def test_a_signal_after_the_training_has_ended_stops_the_comparison() -> None:
+    script = "import os, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.kill(os.getppid(), signal.SIGTERM)"
+    assert trainings._run([sys.executable, "-c", f"{script}; import time; time.sleep(0.3)"]) == 143
+
+
 def test_report_tells_the_errors_of_each_run(trained: Path) -> None:
     report = read(trained)
     assert [network["name"] for network in report["networks"]] == ["Tiny (width 0)", "Tiny (width 32)"]
