@@ -92,15 +92,17 @@ def _time_left(wanted: list[tuple[int, Trainings]]) -> str:
 
 def _run(command: list[str]) -> int:
     """Run a training until it ends, or until it has stopped on a signal and saved its state."""
+    received: list[int] = []
     with subprocess.Popen(command) as process:
 
         def pass_on(number: int, frame: FrameType | None) -> None:
+            received.append(number)
             process.send_signal(number)  # a terminal sends it to both processes; twice counts once
 
         handlers = {number: signal.getsignal(number) for number in SIGNALS}
         handle_signals(pass_on)
         try:
-            return process.wait()
+            return process.wait() or (128 + received[0] if received else 0)  # 0: it had ended before the signal
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)

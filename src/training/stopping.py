@@ -51,15 +51,16 @@ class Stopping(Callback):
     def __init__(self, every_n_steps: int = 0, every_n_minutes: float = 0) -> None:
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.received = 0  # signal that this process got
         self.received_at = 0.0  # seconds
         self.agreed = 0  # signal that all processes know of
         self.save_is_due = False
+        self.diverged_at = torch.zeros((), dtype=torch.long)  # step, from 1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Looking costs next to nothing for one process on the CPU.
         self.check_every = 1 if trainer.world_size == 1 and pl_module.device.type == "cpu" else CHECK_EVERY
-        self.diverged_at = torch.zeros((), dtype=torch.long, device=pl_module.device)  # step, from 1
+        self.diverged_at = self.diverged_at.to(pl_module.device)
         self.saved_at = time.monotonic()
         handle_signals(self._receive)  # Lightning restores the handlers after the training
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -124,6 +125,9 @@ class Stopping(Callback):
             self._stop_if_agreed(trainer)
 
         handle_signals(end)
+        self.diverged_at = self.diverged_at.to(pl_module.device)  # a training that was resumed after its end has none
+        self._agree(trainer)  # on a signal since the end of the training
+        self._stop_if_agreed(trainer)
 
     def _agree(self, trainer: Trainer, save: bool = False) -> None:
         """Share signal, diverged step and whether to save. Collective: every process must call this."""

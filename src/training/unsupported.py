@@ -6,7 +6,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 from lightning import Callback
 from lightning.pytorch import callbacks as lightning_callbacks
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 
 from src.runs.checkpoints import LAST, PREVIOUS
 from src.system.errors import UserError
@@ -43,10 +43,14 @@ def refuse_unsupported(settings: Namespace, callbacks: Sequence[Callback], ckpt_
     endless = settings.max_epochs in (None, -1) and settings.max_steps in (None, -1) and settings.max_time is None
     if endless or (settings.max_epochs is not None and settings.max_epochs != -1 and settings.max_epochs < 1):
         raise UserError(f"--trainer.max_epochs is {settings.max_epochs}; it must be at least 1.")
-    # Lightning writes these files when SLURM requeues a job, and starts any later training in the folder from them.
-    requeued = sorted(Path(settings.default_root_dir or ".").glob("hpc_ckpt_*.ckpt"))
-    if requeued and ckpt_path is None:
-        path = requeued[-1]
+    # Lightning starts a training from these files without being asked: SLURM's, and those of OnExceptionCheckpoint.
+    root = Path(settings.default_root_dir or ".")
+    unasked = sorted(root.glob("hpc_ckpt_*.ckpt"))
+    for callback in callbacks:
+        if isinstance(callback, OnExceptionCheckpoint):
+            unasked += [path for path in (Path(callback.ckpt_path), root / "checkpoints" / LAST) if path.is_file()]
+    if unasked and ckpt_path is None:
+        path = unasked[-1]
         raise UserError(f"Lightning would start this training from {path}. Remove it, or name it: --ckpt_path {path}")
 
 

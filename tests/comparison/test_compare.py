@@ -131,6 +131,11 @@ def test_a_training_that_a_signal_ended_has_not_failed(
     assert stopped.value.exit_code == (code if code > 0 else 128 - code)
 
 
+def test_a_signal_after_the_training_has_ended_stops_the_comparison() -> None:
+    script = "import os, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.kill(os.getppid(), signal.SIGTERM)"
+    assert trainings._run([sys.executable, "-c", f"{script}; import time; time.sleep(0.3)"]) == 143
+
+
 def test_report_tells_the_errors_of_each_run(trained: Path) -> None:
     report = read(trained)
     assert [network["name"] for network in report["networks"]] == ["Tiny (width 0)", "Tiny (width 32)"]
@@ -195,7 +200,7 @@ def test_bad_runs_are_left_out_by_name(trained: Path, compare: Callable[..., Out
     third = shutil.copytree(changed, copy / "width0" / "lightning_logs" / "tiny" / "version_2")
     shutil.copy(trained / checkpoint.relative_to(copy), third / "checkpoints" / "last.ckpt")
     results = json.loads((damaged / "results.json").read_text())
-    results |= {"seed": 7, "machine": {"device": "<script>alert(1)</script>"}}
+    results |= {"seed": 7, "machine": {"device": "<script>alert(1)</script>"}, "stopped_early": True, "steps": 45}
     (third / "results.json").write_text(json.dumps(results))
 
     outcome = compare(str(copy / "width0"), str(copy / "width32"), *TINY, "--output", str(copy / "new"))
@@ -216,6 +221,8 @@ def test_bad_runs_are_left_out_by_name(trained: Path, compare: Callable[..., Out
     page = (copy / "new" / "tiny" / "report.html").read_text()
     for folder in (changed, damaged, missing):
         assert f"<code>{folder}</code>" in page
+    stopped_early = "Stopped early: 1 of the 1 runs of Tiny (width 0), after 45 steps."
+    assert stopped_early in outcome.out and stopped_early in page
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)" in page
 

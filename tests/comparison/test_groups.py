@@ -8,13 +8,16 @@ import pytest
 import yaml
 
 from src.comparison.groups import (
+    Group,
     common_classes,
     count_each_seed_once,
     data_differences,
+    early_stops,
     find_group,
     find_groups,
     name_apart,
 )
+from src.runs.folder import Run
 from src.runs.recipe import recipe
 from src.system.errors import UserError
 
@@ -138,3 +141,16 @@ def test_a_folder_without_finished_runs(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=f"{tmp_path / name}"):
         find_groups([tmp_path / name])
+
+
+def test_runs_that_stopped_early_are_named(tmp_path: Path) -> None:
+    runs = [Run(tmp_path / str(seed)) for seed in range(3)]
+    for run, steps in zip(runs, (1000, 2000, 3000), strict=True):
+        run.__dict__["results"] = {"steps": steps, "stopped_early": steps < 3000, "epochs": steps // 1000}
+    older = Run(tmp_path / "older")
+    older.__dict__["results"] = {"epochs": 3}
+    groups = [Group("A", {}, runs), Group("B", {}, [runs[0]]), Group("C", {}, [runs[2], older])]
+    assert early_stops(groups) == [
+        "Stopped early: 2 of the 3 runs of A, after 1,000 to 2,000 steps.",
+        "Stopped early: 1 of the 1 runs of B, after 1,000 steps.",
+    ]

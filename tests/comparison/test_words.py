@@ -67,6 +67,15 @@ def test_verdict_in_words(errors: tuple[tuple[int, ...], ...], headline: str, ot
         assert ("McNemar" in text) == (pair.mcnemar is not None) == (len(errors[0]) == 1)
 
 
+def test_runs_with_different_epochs() -> None:
+    labels_N = np.arange(100) % 10
+    probabilities_NK = np.eye(10, dtype=np.float32)[labels_N]
+    networks = [network(name, LeNet5(), labels_N, [probabilities_NK] * 2) for name in "AB"]
+    networks[0].runs[1].results["epochs"] = 5
+    (pair,) = compared(networks).pairs
+    assert "(A: 5 to 12 epochs; B: 12 epochs)" in sentences(pair)[-1]
+
+
 def pairs_of(verdicts: dict[str, str]) -> list[Any]:
     """Pairs from "AB": verdict. A has the fewest errors, B more, and so on."""
     names = sorted(set("".join(verdicts)))

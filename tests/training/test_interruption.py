@@ -1,6 +1,7 @@
 """A training that is stopped goes on in its folder and ends as if nothing had happened."""
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from src.models import Classifier
 from src.runs.checkpoints import load_checkpoint
 from src.runs.folder import Run
+from src.training.stopping import Stopping
 from tests.conftest import RunCLI
 from tests.forks import Fork
 from tests.training.conftest import SHORT, Stop, assert_same_run, curves
@@ -61,6 +63,23 @@ def test_stopped_five_times(cli: RunCLI, stop: Stop, model: str, settings: tuple
     again = cli("fit", f"--resume={folder}")
     assert again.code == 0
     assert f"{folder} is finished: {model}: test accuracy" in again.out
+
+
+def test_stopped_between_training_and_test(cli: RunCLI, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    on_train_end: Any = Stopping.on_train_end
+
+    def stop(self: Stopping, *args: Any) -> None:
+        on_train_end(self, *args)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Stopping, "on_train_end", stop)
+    outcome = cli("fit", "--model=LeNet5", *SHORT)
+    assert outcome.code == 143
+    folder = tmp_path / "lightning_logs" / "lenet5" / "version_0"
+    assert f"Stopped in epoch 2, after step 16. Go on with: python -m src fit --resume {folder}" in outcome.err
+    monkeypatch.setattr(Stopping, "on_train_end", on_train_end)
+    assert cli("fit", f"--resume={folder}").code == 0
+    assert Run(folder).is_finished
 
 
 def test_resumed_time_is_that_of_the_whole_training(cli: RunCLI, stop: Stop) -> None:

@@ -37,7 +37,6 @@ def test_killed_inside_a_write_keeps_the_checkpoint_before(tmp_path: Path) -> No
 
 def send_itself_signals() -> None:
     stopping = Stopping()
-    stopping.received = 0
     signal.signal(signal.SIGTERM, stopping._receive)
     for number in range(1, 4):
         os.kill(os.getpid(), signal.SIGTERM)
