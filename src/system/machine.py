@@ -1,5 +1,6 @@
 """A description of the hardware and software that a training runs on."""
 
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ def describe_machine(device: torch.device, devices: int = 1) -> dict[str, Any]:
         "torch": torch.__version__,
         "lightning": lightning.__version__,
     }
+
+
+def cpu_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_name() -> str:
