@@ -145,7 +145,7 @@ def _tune(given: Namespace, fit: LightningArgumentParser, words: list[str]) -> N
     try:
         from src.tuning.confirmation import Candidate
         from src.tuning.ranges import read_ranges
-        from src.tuning.search import Search
+        from src.tuning.search import JUDGED_BY, Search
         from src.tuning.tune import tune
     except ModuleNotFoundError as error:
         raise UserError(f'tune needs {error.name}: pip install -e ".[tune]"') from None
@@ -165,8 +165,12 @@ def _tune(given: Namespace, fit: LightningArgumentParser, words: list[str]) -> N
         Path(given.output, _folder_name(given.name) or short_name(base.model.class_path).lower()),
         given.storage,
     )
-    judged = [f"--data.{name}={base.data[name]}" for name in ("val_size", "data_dir")]
-    against = [Candidate(Path(path).stem, fit.parse_args([f"--config={path}", *judged])) for path in given.against]
+    against = [Candidate(Path(path).stem, fit.parse_args([f"--config={path}"])) for path in given.against]
+    for candidate in against:
+        if candidate.config.model is None:
+            raise UserError(f"{candidate.name} names no network.")
+        for name in JUDGED_BY:
+            candidate.config[name] = base[name]
     again = None if given.worker else [*words, "--jobs", "1", "--worker", "true"]
     tune(search, Path(given.search), against, given.fresh, given.margin, given.jobs, again)
 

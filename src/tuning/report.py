@@ -27,6 +27,7 @@ def report(search: Search, confirmation: Confirmation, margin: float) -> str:
         confirmation: The runs with fresh seeds, if there are any.
         margin: The largest difference, in held-out images, that doesn't matter.
     """
+    search.write_best(complete(search.study)[0])  # a process may have been killed before it did
     results.draw(search.study, search.folder)
     errors = confirmation.errors()
     sentences = _verdicts(search, confirmation, errors, margin)

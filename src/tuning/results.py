@@ -94,8 +94,14 @@ def _shown(value: Any) -> Any:
     return value if isinstance(value, bool | int | float) else str(value)
 
 
-def show_trial(trial: FrozenTrial, folder: Path) -> None:
-    """Write the entry of a finished trial in the table of TensorBoard."""
+def show_trials(study: Study, folder: Path) -> None:
+    """Write the entries of the finished trials in the table of TensorBoard, each once."""
+    for trial in finished(study):
+        if not list(folder_of(trial, folder).glob("events.*")):
+            _show_trial(trial, folder)
+
+
+def _show_trial(trial: FrozenTrial, folder: Path) -> None:
     with SummaryWriter(str(folder_of(trial, folder))) as writer:
         values = {name: _shown(value) for name, value in trial.params.items()}
         writer.file_writer.add_summary(hparams.hparams_pb(values, trial_id=f"trial_{number_of(trial)}"))

@@ -19,6 +19,16 @@ from src.tuning.ranges import Ranges, as_words
 from src.tuning.study import LOCK, complete, finished, number_of, open_storage, open_study, running, work
 from src.tuning.trial import Pruning, train_held_out
 
+# What every recipe of a search shares: it says by which images it is judged, and on how many batches it saves time.
+JUDGED_BY = (
+    "data.data_dir",
+    "data.val_size",
+    "data.classes",
+    "trainer.accelerator",
+    "trainer.limit_train_batches",
+    "trainer.limit_val_batches",
+)
+
 
 @dataclass
 class Search:
@@ -122,17 +132,16 @@ class Search:
         if best and trial.number == best[0].number:
             self.write_best(trial)
         results.keep_best_checkpoint(self.study, self.trials)
-        results.show_trial(trial, self.trials)
-        ended = {
-            TrialState.COMPLETE: describe_errors(trial),
-            TrialState.PRUNED: f"pruned {trial.user_attrs.get('reason')}",
-            TrialState.FAIL: f"failed: {trial.user_attrs.get('reason')}",
-        }[trial.state]
+        results.show_trials(self.study, self.trials)
+        reason = trial.user_attrs.get("reason")
+        ended = {TrialState.PRUNED: f"pruned {reason}", TrialState.FAIL: f"failed: {reason}"}.get(trial.state)
         n_finished = len(finished(self.study))
-        so_far = f"; best: {best[0].value:g} errors, trial {number_of(best[0])}" if best else ""
-        left = self.n_trials - n_finished
-        time_left = f". {describe_time_left(self.study, left)}" if left else ""
-        print(f"Trial {number_of(trial)} ({n_finished} of {self.n_trials}): {ended}{so_far}{time_left}", flush=True)
+        line = f"Trial {number_of(trial)} ({n_finished} of {self.n_trials}): {ended or describe_errors(trial)}"
+        if best:
+            line += f"; best: {best[0].value:g} errors, trial {number_of(best[0])}"
+        if left := self.n_trials - n_finished:
+            line += f". {describe_time_left(self.study, left)}"
+        print(line, flush=True)
 
 
 def describe_errors(trial: FrozenTrial) -> str:

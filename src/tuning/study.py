@@ -76,8 +76,8 @@ def open_study(storage: BaseStorage, name: str, facts: dict[str, Any]) -> Study:
 
 
 def number_of(trial: FrozenTrial | Trial) -> int:
-    """The number of a trial. One that is tried again keeps it, though Optuna gives it a new one."""
-    return int(trial.user_attrs.get("number", trial.number))
+    """The number of a trial. One that is tried again keeps it; for Optuna it is a new trial."""
+    return int(trial.user_attrs.get("number", -1))
 
 
 def folder_of(trial: FrozenTrial | Trial, folder: Path) -> Path:
@@ -140,10 +140,12 @@ def _taken(study: Study, folder: Path, total: int, ranges: Ranges) -> Iterator[T
             taken = len(finished(study)) + len(running(study))
             trial = None
             if taken < total:
+                number = 1 + max(map(number_of, study.get_trials(deepcopy=False)), default=-1)
                 # With a seed for each trial, one process finds the same trials again, stopped or not.
-                study.sampler = TPESampler(seed=len(study.get_trials(deepcopy=False)))
+                study.sampler = TPESampler(seed=number)
                 trial = study.ask(ranges)
-                trial.set_user_attr("number", number_of(trial))
+                if "number" not in trial.user_attrs:
+                    trial.set_user_attr("number", number)
                 own = Run(folder_of(trial, folder))
                 own.folder.mkdir(parents=True, exist_ok=True)
                 held.enter_context(own.locked())
@@ -155,8 +157,8 @@ def _try_killed_again(study: Study, folder: Path) -> None:
     again = RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES, inherit_intermediate_values=True)
     queued = _tried_again(study.get_trials(deepcopy=False))
     for trial in running(study):
-        own = folder_of(trial, folder)
-        if own.is_dir() and Run(own).is_busy:
+        own = Run(folder_of(trial, folder))
+        if own.folder.is_dir() and own.is_busy:
             continue
         if trial.number not in queued:  # else this process was killed between the next two lines
             again(study, trial)

@@ -18,9 +18,7 @@ import torch
 from torchvision.datasets import MNIST
 
 from src.cli.main import main
-from src.comparison import trainings
 from src.runs.folder import Run
-from src.training.stopping import Interrupted
 from tests.conftest import ROOT, Outcome
 from tests.forks import Fork, command_line_with_forked_trainings
 
@@ -118,22 +116,6 @@ def test_a_signal_lets_the_training_save_itself(mnist: Path, tmp_path: Path, num
     assert f"Go on with: python -m src fit --resume {run} --model tests.tiny.Tiny\n" in output
     assert output.endswith("Finished runs are kept. Run the same command again to continue.\n")
     assert (run / "checkpoints" / "last.ckpt").exists()
-
-
-@pytest.mark.parametrize("code", [130, -signal.SIGINT, 143, -signal.SIGTERM, 138])
-def test_a_training_that_a_signal_ended_has_not_failed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int
-) -> None:
-    monkeypatch.setattr(trainings, "_run", lambda command: code)
-    planned = [trainings.Trainings("tiny.yaml", "Tiny", {}, tmp_path, n_seeds=1)]
-    with pytest.raises(Interrupted, match="Finished runs are kept") as stopped:
-        trainings.train_missing(planned)
-    assert stopped.value.exit_code == (code if code > 0 else 128 - code)
-
-
-def test_a_signal_after_the_training_has_ended_stops_the_comparison() -> None:
-    script = "import os, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.kill(os.getppid(), signal.SIGTERM)"
-    assert trainings._run([sys.executable, "-c", f"{script}; import time; time.sleep(0.3)"]) == 143
 
 
 def test_report_tells_the_errors_of_each_run(trained: Path) -> None:
