@@ -71,6 +71,9 @@ def run_side_by_side(jobs: list[Job], n_processes: int, goes_on: str) -> list[st
             for slot in sorted(set(range(n_processes)) - active.keys()):
                 if not received and (started := _start_next(waiting, slot, n_processes, Path(folder))):
                     active[slot] = started
+            if waiting and not active and not received and not waits:
+                waits = True
+                tqdm.write(f"Other processes work on: {', '.join(job.name for job in waiting)}. Waiting for them.")
             for slot, process in list(active.items()):
                 code = process.popen.poll()
                 process.show_lines()
@@ -85,9 +88,6 @@ def run_side_by_side(jobs: list[Job], n_processes: int, goes_on: str) -> list[st
                         tqdm.write(failed[-1], file=sys.stderr)
                     process.held.close()
             bar.set_postfix_str(" | ".join(f"{p.job.name}: {p.progress}" for p in active.values() if p.progress))
-            if waiting and not active and not waits:
-                waits = True
-                tqdm.write(f"Other processes work on: {', '.join(job.name for job in waiting)}. Waiting for them.")
             time.sleep(POLL)
     if received:
         raise Interrupted(received[0], goes_on)

@@ -9,11 +9,12 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
 
+from src.system.errors import UserError
 from src.training import side_by_side
 from src.training.side_by_side import Job, environment, run_side_by_side
 from src.training.stopping import Interrupted
@@ -32,8 +33,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     popen = subprocess.Popen
 
     def start(command: list[str], **kwargs: Any) -> subprocess.Popen[bytes]:
-        assert command[:3] == [sys.executable, "-m", "src"]
-        return popen([sys.executable, "-c", *command[3:]], **kwargs)
+        return popen([sys.executable, "-c", *command[3:]] if command[1:3] == ["-m", "src"] else command, **kwargs)
 
     monkeypatch.setattr(side_by_side.subprocess, "Popen", start)
 
@@ -121,9 +121,7 @@ def test_a_job_that_a_signal_ended_has_not_failed(scripts: None, code: int) -> N
 
 
 def test_a_signal_after_the_job_has_ended_stops_the_others(scripts: None) -> None:
-    script = (
-        "import os, signal; signal.signal(15, signal.SIG_IGN); os.kill(os.getppid(), 15); import time; time.sleep(0.3)"
-    )
+    script = "import os, signal, time; signal.signal(15, signal.SIG_IGN); os.kill(os.getppid(), 15); time.sleep(0.3)"
     with pytest.raises(Interrupted):
         run_side_by_side([Job("it", [script]), Job("late", ["1/0"])], 1, "")
 
@@ -157,13 +155,23 @@ with FileLock({lock!r}):
 """
 
 
+def compare_without_tests(*words: str) -> int:
+    """End after the trainings: the corruptions of the test images take half a minute."""
+    from src.comparison import compare
+
+    def end(*args: Any) -> NoReturn:
+        raise UserError("all are trained")
+
+    compare._test = end  # type: ignore[assignment]
+    return command_line_with_forked_trainings(*words)
+
+
 def test_two_comparisons_at_once_train_each_run_once(mnist: Path, tmp_path: Path) -> None:
     words = ["compare", "--train", *configs(tmp_path, mnist, steps=30), "--seeds=2", "--jobs=2"]
     comparisons = [
-        Fork(tmp_path, *words, f"--output={tmp_path}/{name}", function=command_line_with_forked_trainings)
-        for name in ("first", "second")
+        Fork(tmp_path, *words, f"--output={tmp_path}/{name}", function=compare_without_tests) for name in "ab"
     ]
-    said = [comparison.finish() for comparison in comparisons]
+    said = [comparison.wait().out for comparison in comparisons]
     for width in (0, 16):
         runs = results(tmp_path / f"width{width}")
         assert sorted(run["seed"] for run in runs) == [0, 1]
