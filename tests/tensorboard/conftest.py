@@ -5,6 +5,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,16 +28,23 @@ def runs(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="session")
 def tensorboard(runs: list[Path]) -> Iterator[str]:
     """The address of a TensorBoard with both runs."""
+    with serve(runs[0].parents[1], "images/tags", b"version_0/test", len(runs)) as address:
+        yield address
+
+
+@contextmanager
+def serve(logdir: Path, route: str, text: bytes, times: int) -> Iterator[str]:
+    """Start TensorBoard, and yield its address when the answer of a plugin contains a text so many times."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://localhost:{free.getsockname()[1]}"
-    command = [str(Path(sys.executable).with_name("tensorboard")), "--host=localhost", f"--logdir={runs[0].parents[1]}"]
+    command = [str(Path(sys.executable).with_name("tensorboard")), "--host=localhost", f"--logdir={logdir}"]
     server = subprocess.Popen([*command, f"--port={address.rpartition(':')[2]}"], stderr=subprocess.DEVNULL)
     try:
         for _ in range(120):  # TensorBoard reads the files in the background
             try:
-                with urllib.request.urlopen(f"{address}/data/plugin/images/tags", timeout=10) as response:
-                    if response.read().count(b"version_0/test") == len(runs):
+                with urllib.request.urlopen(f"{address}/data/plugin/{route}", timeout=10) as response:
+                    if response.read().count(text) == times:
                         break
             except OSError:
                 pass

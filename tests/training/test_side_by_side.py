@@ -23,7 +23,7 @@ from tests.forks import Fork, command_line_with_forked_trainings
 CONFIG = """
 model: {{class_path: tests.tiny.Tiny, init_args: {{width: {width}}}}}
 data: {{data_dir: {data}, batch_size: 256}}
-trainer: {{max_epochs: 1, limit_train_batches: {steps}, default_root_dir: {folder}}}
+trainer: {{max_epochs: 1, limit_train_batches: {steps}, limit_test_batches: 2, default_root_dir: {folder}}}
 """
 
 

@@ -26,3 +26,6 @@ def study(folder: Path) -> optuna.Study:
 
 def with_result(folder: Path, *states: TrialState) -> list[FrozenTrial]:
     return study(folder).get_trials(states=states)
+
+
+SETTINGS = ("model.lr", "model.width", "data.max_shift")

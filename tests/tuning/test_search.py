@@ -17,8 +17,10 @@ from torch import Tensor
 from src.models.classifier import Batch
 from tests.conftest import RunCLI
 from tests.forks import Fork, command_line_with_forked_trainings
+from tests.tensorboard.conftest import serve
+from tests.tensorboard.test_tensorboard import Page, text
 from tests.tiny import Tiny
-from tests.tuning.conftest import SEARCH, TINY, study, with_result
+from tests.tuning.conftest import SEARCH, SETTINGS, TINY, study, with_result
 
 SHORT = ("--trainer.limit_train_batches=20", "--fresh=2")
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -90,6 +92,19 @@ def test_the_end_tells_the_table_and_how_sure_it_is(killed: Path) -> None:
     assert [len(errors) for errors in results["fresh"].values()] == [2, 2]
     assert re.search(r"trial \d+ and trial \d+ can't be told apart|is better than|no difference that matters", said)
     assert (killed / "history.png").stat().st_size > 5000
+
+
+def test_tensorboard_shows_the_search_as_table_and_parallel_coordinates(killed: Path, browser: Any) -> None:
+    complete = with_result(killed, TrialState.COMPLETE)
+    with serve(killed, "scalars/tags", b'"held_out_errors"', len(complete)) as address:
+        page = Page(browser, f"{address}/#hparams")
+        names = [f"trial_{trial.user_attrs['number']}" for trial in with_result(killed, *ENDED)]
+        page.wait(lambda: page.shows(*names, *SETTINGS, "held-out errors"))
+        shown = {float(word) for word in page.words() if re.fullmatch(r"\d+\.\d+", word)}
+        assert {trial.value for trial in complete} <= shown
+        view = next(tab for tab in page.elements("paper-tab") if text(tab) == "PARALLEL COORDINATES VIEW")
+        browser.execute_script("arguments[0].click()", view)
+        page.wait(lambda: sum(line.rect["width"] > 300 for line in page.elements(".foreground path")) == len(complete))
 
 
 def test_a_study_with_other_settings_is_not_mixed(killed: Path, cli: RunCLI, training_images: Path) -> None:
