@@ -124,7 +124,9 @@ def test_report_tells_the_errors_of_each_run(trained: Path) -> None:
     for network, width in zip(report["networks"], (0, 32), strict=True):
         for run, folder in zip(network["runs"], runs_of(trained, width), strict=True):
             results = json.loads((folder / "results.json").read_text())
-            assert run == {"folder": str(folder), "seed": results["seed"], "errors": results["test"]["errors"]}
+            threads = results["machine"]["threads"]
+            expected = {"folder": str(folder), "seed": results["seed"], "errors": results["test"]["errors"]}
+            assert run == expected | {"threads": threads}
             curve = results["curves"]["accuracy"]["validation"]
             assert network["curves"]["accuracy"]["validation"]["epoch"] == [int(epoch) for epoch in curve]
     parameters = 784 * 32 + 32 + 32 * 10 + 10
