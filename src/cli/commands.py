@@ -127,6 +127,8 @@ def _add_tune_options(parser: LightningArgumentParser) -> None:
     parser.add_argument("--trials", type=PositiveInt, default=50, help=text)
     text = "Number of runs of each trial, with different seeds. Their mean errors count."
     parser.add_argument("--seeds", type=PositiveInt, default=1, help=text)
+    text = "End a trial that has more errors after an epoch than half of the others had."
+    parser.add_argument("--prune", type=bool, default=True, help=text)
     text = "Number of runs of each of the best two trials with fresh seeds, at the end."
     parser.add_argument("--fresh", type=NonNegativeInt, default=5, help=text)
     text = "Configs of other recipes to compare the best trial with, in runs with the same fresh seeds."
@@ -162,6 +164,7 @@ def _tune(given: Namespace, fit: LightningArgumentParser, words: list[str]) -> N
         read_ranges(Path(given.search)),
         given.trials,
         given.seeds,
+        given.prune,
         Path(given.output, _folder_name(given.name) or short_name(base.model.class_path).lower()),
         given.storage,
     )

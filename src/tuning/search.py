@@ -41,6 +41,7 @@ class Search:
         ranges: The settings that are searched.
         n_trials: The number of trials.
         n_seeds: The number of runs of each trial, with the seeds 0, 1, …
+        prune: Whether bad trials are ended early.
         folder: Of the search, the same for all its processes.
         storage: A database URL or a journal file; by default an SQLite file in `folder`.
     """
@@ -51,6 +52,7 @@ class Search:
     ranges: Ranges
     n_trials: int
     n_seeds: int
+    prune: bool
     folder: Path
     storage: str | None
 
@@ -120,7 +122,7 @@ class Search:
         errors: list[int] = trial.user_attrs.get("errors", [])  # of the runs before it was stopped
         for seed in range(len(errors), self.n_seeds):
             # Trainings of different lengths cannot be compared at the same epoch.
-            pruning = [] if "trainer.max_epochs" in self.ranges else [Pruning(trial, errors)]
+            pruning = [Pruning(trial, errors)] if self.prune and "trainer.max_epochs" not in self.ranges else []
             found, n_images = self.train(config, seed, folder / f"seed_{seed}", pruning)
             errors = [*errors, found]
             trial.set_user_attr("errors", errors)

@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 from optuna import Study, Trial, TrialPruned
+from optuna.pruners import MedianPruner
 from optuna.samplers import TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend
@@ -63,7 +64,7 @@ def open_study(storage: BaseStorage, name: str, facts: dict[str, Any]) -> Study:
     Raises:
         UserError: It was started with other facts.
     """
-    study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+    study = optuna.create_study(storage=storage, study_name=name, pruner=MedianPruner(), load_if_exists=True)
     known = study.user_attrs.get("facts")
     if known is None:
         study.set_user_attr("facts", facts)
