@@ -75,7 +75,7 @@ def _verdicts(
     """Sentences on the winner against each other candidate. If the runner-up is better, best.yaml is replaced."""
     names = [candidate.name for candidate in confirmation.candidates]
     if len(names) < 2:
-        return [f"Only {names[0]} has a result, so there is nothing to compare it with."]
+        return [f"There is no second recipe with a result to compare {names[0]} with."]
     if not errors:
         return [f"Nothing was run with fresh seeds, so it is unknown whether {names[0]} is better than {names[1]}."]
     sentences = [_describe(name, found) for name, found in zip(names, errors, strict=True)]

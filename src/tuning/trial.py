@@ -36,7 +36,7 @@ class Pruning(Callback):
         errors = [*self.errors, pl_module.val_metrics.compute()["errors"].item()]
         step = len(self.errors) * max(trainer.max_epochs or 0, 0) + trainer.current_epoch + 1
         self.trial.report(sum(errors) / len(errors), step)
-        if self.trial.should_prune():
+        if trainer.current_epoch + 1 != trainer.max_epochs and self.trial.should_prune():
             raise TrialPruned(f"after epoch {trainer.current_epoch + 1} with {errors[-1]:,} errors")
 
 

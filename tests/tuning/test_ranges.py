@@ -1,5 +1,6 @@
 """The search file: mistakes in it end the command before the first trial."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,21 @@ def test_the_search_file_of_the_package_is_accepted(cli: RunCLI, tmp_path: Path)
     words = ("--config=configs/lenet5.yaml", "--data.val_size=100", "--search=configs/search.yaml")
     assert "sqlite" not in (outcome := cli("tune", *words, f"--storage=nodriver://{tmp_path}")).out
     assert outcome.err.startswith("error: The storage nodriver://")
+
+
+def test_without_optuna_a_line_says_how_to_install_it(cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("src.tuning")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    outcome = cli("tune", "--config=configs/lenet5.yaml", "--search=configs/search.yaml")
+    assert (outcome.code, outcome.err) == (1, 'error: tune needs optuna: pip install -e ".[tune]"\n')
+
+
+def test_a_damaged_study_is_named(cli: RunCLI, tmp_path: Path) -> None:
+    (tmp_path / "lenet5").mkdir()
+    (tmp_path / "lenet5" / "study.db").write_bytes(b"no database" * 1000)
+    words = ("--config=configs/lenet5.yaml", "--data.val_size=100", "--search=configs/search.yaml")
+    outcome = cli("tune", *words, f"--output={tmp_path}")
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"error: The storage sqlite:///{tmp_path}/lenet5/study.db can't be used: ")
+    assert len(outcome.err.splitlines()) == 1

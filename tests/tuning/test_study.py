@@ -10,9 +10,10 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from src.tuning import study as module
+from src.tuning.ranges import Ranges
 from src.tuning.study import MAX_RETRIES, finished, number_of, open_storage, open_study, silence_optuna, work
 
-RANGES = {"x": FloatDistribution(-1, 1), "y": FloatDistribution(-1, 1)}
+RANGES: Ranges = {"x": FloatDistribution(-1, 1), "y": FloatDistribution(-1, 1)}
 Judge = Callable[[Trial, Path], float]
 
 
