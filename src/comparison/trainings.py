@@ -42,7 +42,7 @@ class Trainings:
     def lock(self, seed: int) -> Path:
         """The file that is locked while a comparison trains the run with this seed."""
         digest = sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
-        return self.folder / f".{digest[:12]}-seed{seed}.lock"
+        return self.folder.parent / ".locks" / f"{digest[:12]}-seed{seed}"
 
 
 def train_missing(planned: list[Trainings], n_processes: int = 1) -> list[Group]:
