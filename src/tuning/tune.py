@@ -38,7 +38,6 @@ def tune(
 
     Raises:
         UserError: A setting doesn't work, no trial has a result or a process has failed.
-        Interrupted: By a signal, after the trainings were saved.
     """
     silence_optuna()
     for config in (search.base, *(candidate.config for candidate in against)):
