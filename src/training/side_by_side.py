@@ -47,10 +47,10 @@ class Job:
     is_taken: Callable[[], bool] = lambda: False
 
 
-def run_side_by_side(jobs: list[Job], n_processes: int, goes_on: str) -> list[str]:
+def run_side_by_side(jobs: list[Job], n_processes: int, goes_on: str, has_bar: bool = True) -> list[str]:
     """Run jobs, `n_processes` at a time. One that fails doesn't end the others.
 
-    With one at a time, a job uses the terminal. With several there is one display: their lines, and a progress bar.
+    With one at a time, a job uses the terminal. With several there is one display: their lines, and a bar.
 
     Returns:
         A sentence about each job that failed.
@@ -64,7 +64,7 @@ def run_side_by_side(jobs: list[Job], n_processes: int, goes_on: str) -> list[st
     with (
         tempfile.TemporaryDirectory() as folder,
         _passing_on_signals(active) as received,
-        tqdm(total=len(jobs), unit="run", disable=None if n_processes > 1 else True) as bar,
+        tqdm(total=len(jobs), unit="run", disable=None if has_bar and n_processes > 1 else True) as bar,
     ):
         told = False
         while active or (waiting and not received):

@@ -48,7 +48,7 @@ def tune(
     try:
         if worker_words and n_processes > 1:
             jobs = [Job(f"process {number}", worker_words) for number in range(1, n_processes + 1)]
-            failed = run_side_by_side(jobs, n_processes, KEPT)
+            failed = run_side_by_side(jobs, n_processes, KEPT, has_bar=False)
             if len(failed) == n_processes:
                 raise UserError("\n".join([*failed, KEPT]))
         search.run()
