@@ -83,7 +83,8 @@ def imported_module(class_path: str) -> type[nn.Module] | None:
 class _NoImports(MetaPathFinder):
     """Finds no module, so that none is imported, except those that Python and the parser import when they need them."""
 
-    ALLOWED = sys.stdlib_module_names | {"argcomplete", "jsonargparse", "lightning", "torch", "yaml"}
+    PARSER = {"argcomplete", "attr", "attrs", "docstring_parser", "jsonargparse", "pydantic", "typeshed_client", "yaml"}
+    ALLOWED = sys.stdlib_module_names | PARSER | {"lightning", "torch"}
 
     def find_spec(self, name: str, *args: Any) -> None:
         if name.partition(".")[0] not in self.ALLOWED:
