@@ -107,8 +107,6 @@ def words_to_resume(run: Run, given: Namespace, words: list[str]) -> list[str]:
     trainer = run.config.get("trainer")
     if not isinstance(trainer, dict):
         raise UserError(f"{run.config_file} is damaged: it has no settings of the trainer.")
-    if trainer.get("max_steps") not in (None, -1):
-        raise UserError("A training with --trainer.max_steps cannot be resumed exactly. Use --trainer.max_epochs.")
     # A run without a checkpoint starts again from the beginning, in its folder.
     checkpoint = Path(given.resume) if Path(given.resume).is_file() else run.checkpoint
     if given.resume == "auto":  # its settings are those of the command line

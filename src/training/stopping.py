@@ -24,6 +24,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SI
 # Steps between checks. Reading a value from the GPU waits for all work queued on it, and a reduction over two
 # processes took 1.3 of the 29 ms of a step of LeNet5.
 CHECK_EVERY = 20
+NO_PLATEAU = "A training with ReduceLROnPlateau cannot be resumed exactly: Lightning loses one of its updates."
 SAME_SIGNAL = 0.5  # seconds, in which srun, torchrun or `compare` may pass on a signal that the process got already
 
 
@@ -56,8 +57,17 @@ class Stopping(Callback):
         self.agreed = 0  # signal that all processes know of
         self.save_is_due = False
         self.diverged_at = torch.zeros((), dtype=torch.long)  # step, from 1
+        self.max_steps = -1
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # With max_steps, Lightning takes a checkpoint of the end of an epoch for one inside it, and skips an epoch.
+        # So it restores the position without max_steps, which `on_train_start` sets again.
+        self.max_steps = trainer.max_steps
+        if trainer.ckpt_path:
+            trainer.fit_loop.epoch_loop.max_steps = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.fit_loop.epoch_loop.max_steps = self.max_steps
         # Looking costs next to nothing for one process on the CPU.
         self.check_every = 1 if trainer.world_size == 1 and pl_module.device.type == "cpu" else CHECK_EVERY
         self.diverged_at = self.diverged_at.to(pl_module.device)
@@ -66,11 +76,8 @@ class Stopping(Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, GradientAccumulationScheduler):  # not asked after a resume inside an epoch
                 trainer.accumulate_grad_batches = callback.get_accumulate_grad_batches(trainer.current_epoch)
-        plateau = any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
-        if plateau and trainer.ckpt_path:
-            raise UserError(
-                "A training with ReduceLROnPlateau cannot be resumed exactly: Lightning loses one of its updates."
-            )
+        if _has_plateau(trainer) and trainer.ckpt_path:
+            raise UserError(NO_PLATEAU)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if not self.received:
@@ -85,6 +92,7 @@ class Stopping(Callback):
         # Without epochs between validations, Lightning counts the batches of all epochs.
         counted = batch_idx if trainer.check_val_every_n_epoch else trainer.fit_loop.epoch_loop.total_batch_idx
         validation_follows = trainer.is_last_batch or (counted + 1) % (trainer.val_check_batch or 1) == 0
+        validation_follows |= trainer.global_step == trainer.max_steps  # the epoch ends here
         step_ends = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         by_steps = bool(self.every_n_steps) and step_ends and trainer.global_step % self.every_n_steps == 0
         by_clock = bool(self.every_n_minutes) and time.monotonic() - self.saved_at > 60 * self.every_n_minutes
@@ -156,6 +164,8 @@ class Stopping(Callback):
         named = "" if module.startswith("src.") else f" --model {module}.{network.__qualname__}"
         if (path := last_checkpoint(trainer)) is None:
             raise Interrupted(self.agreed, f"{where}. Nothing was saved.")
+        if _has_plateau(trainer):
+            raise Interrupted(self.agreed, f"{where}, saved in {path}. {NO_PLATEAU}")
         go_on = f"the same command and --ckpt_path {path}"
         if isinstance(trainer.logger, RunLogger):
             go_on = f"python -m src fit --resume {trainer.logger.log_dir}{named}"
@@ -204,6 +214,10 @@ def interrupted_by_signals() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _has_plateau(trainer: Trainer) -> bool:
+    return any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
 
 
 def _raise_diverged(trainer: Trainer, step: int) -> None:
