@@ -77,6 +77,12 @@ def test_a_network_with_a_mistake_is_not_trained(refused: Refused, network: str,
     assert message in refused("fit", f"--model=tests.mistaken.{network}", *QUICK)
 
 
+@pytest.mark.parametrize("function", ["torch.nn.functional.relu", "torch.tanh", "tests.mistaken.look_up"])
+def test_a_network_with_a_function_as_argument_is_not_trained(refused: Refused, function: str) -> None:
+    said = refused("fit", "--model=tests.mistaken.TakesFunctions", f"--model.activations=[{function}]", *QUICK)
+    assert f"TakesFunctions was given {function}, and only classes of torch modules can be read again" in said
+
+
 @pytest.mark.parametrize(
     ("network", "line", "functions"),
     [
