@@ -26,7 +26,10 @@ from tests.training.conftest import SHORT, Stop, assert_same_run, curves
 
 @pytest.mark.parametrize(
     ("model", "settings"),
-    [("LeNet5", ("--model.schedule=one_cycle", "--model.betas=[0.9, 0.99]", "--data.max_shift=2")), ("CNN", ())],
+    [
+        ("LeNet5", ("--model.schedule=one_cycle", "--model.betas=[0.9, 0.99]", "--data.max_shift=2")),
+        ("CNN", ("--model.label_smoothing=0.1", "--data.max_rotation=10", "--data.elastic=1")),
+    ],
 )
 def test_stopped_five_times(cli: RunCLI, stop: Stop, model: str, settings: tuple[str, ...]) -> None:
     command = ("fit", f"--model={model}", *settings, *SHORT)

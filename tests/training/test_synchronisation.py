@@ -13,7 +13,7 @@ from tests.conftest import RunCLI
 READS = ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__")
 
 
-@pytest.mark.parametrize("options", [(), ("--model.schedule=one_cycle", "--data.max_shift=1")])
+@pytest.mark.parametrize("options", [(), ("--model.schedule=one_cycle", "--data.max_shift=1", "--data.elastic=1")])
 def test_values_are_read_from_the_device_once_in_20_steps(
     cli: RunCLI, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
