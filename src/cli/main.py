@@ -6,6 +6,7 @@ command line and import modules.
 
 import atexit
 import sys
+from itertools import islice
 from typing import Any
 
 from lightning import Callback, Trainer
@@ -77,7 +78,7 @@ class CLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        words = sys.argv[1:] if args is None else list(args)
+        words = _configs_first(sys.argv[1:] if args is None else list(args))
         self.processes = StartingTogether()
         with self.processes.ending_together():
             self.config = parser.parse_args(words)
@@ -164,6 +165,18 @@ class CLI(LightningCLI):
         result = metrics.compute()  # collective: it reduces over all processes
         if self.trainer.is_global_zero:
             print(describe_result(type(self.model).__name__, images, result))
+
+
+def _configs_first(words: list[str]) -> list[str]:
+    """Move the configs of a command before its options, so that an option overrides every config."""
+    command = next((number for number, word in enumerate(words) if word in COMMANDS), len(words)) + 1
+    configs, options, rest = [], [], iter(words[command:])
+    for word in rest:
+        if word.partition("=")[0] in ("--config", "-c"):
+            configs += [word, *([] if "=" in word else islice(rest, 1))]
+        else:
+            options.append(word)
+    return [*words[:command], *configs, *options]
 
 
 def _as_list(value: Any) -> list[Any]:

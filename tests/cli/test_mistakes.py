@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from tests.conftest import SHORT, RunCLI
 
@@ -244,6 +245,18 @@ def test_a_config_that_is_not_utf8(refused: Refused, tmp_path: Path, command: st
     config = tmp_path / "config.yaml"
     config.write_bytes("model: LeNet5  # für Ziffern\n".encode(encoding) if encoding else bytes(range(256)))
     assert refused(*command.split(), str(config)).startswith(f"error: {config}: It is not a text file in UTF-8.")
+
+
+@pytest.mark.parametrize("option", ["--config {}", "--config={}", "-c {}"])
+def test_an_option_overrides_a_config_after_it(
+    cli: RunCLI, refused: Refused, tmp_path: Path, option: str
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("trainer: {max_epochs: 7}\nresume: null\n")
+    words = ("--model=LeNet5", "--trainer.max_epochs=3", "--resume=no/run", *option.format(config).split())
+    settings = yaml.safe_load(cli("fit", *words, "--print_config").out)
+    assert (settings["trainer"]["max_epochs"], settings["resume"]) == (3, "no/run")
+    assert "no/run is not a run" in refused("fit", *words)  # and no new run is started
 
 
 def needs(package: str) -> Any:
