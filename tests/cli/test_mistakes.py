@@ -248,9 +248,7 @@ def test_a_config_that_is_not_utf8(refused: Refused, tmp_path: Path, command: st
 
 
 @pytest.mark.parametrize("option", ["--config {}", "--config={}", "-c {}"])
-def test_an_option_overrides_a_config_after_it(
-    cli: RunCLI, refused: Refused, tmp_path: Path, option: str
-) -> None:
+def test_an_option_overrides_a_config_after_it(cli: RunCLI, refused: Refused, tmp_path: Path, option: str) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("trainer: {max_epochs: 7}\nresume: null\n")
     words = ("--model=LeNet5", "--trainer.max_epochs=3", "--resume=no/run", *option.format(config).split())
