@@ -57,17 +57,8 @@ class Stopping(Callback):
         self.agreed = 0  # signal that all processes know of
         self.save_is_due = False
         self.diverged_at = torch.zeros((), dtype=torch.long)  # step, from 1
-        self.max_steps = -1
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # With max_steps, Lightning takes a checkpoint of the end of an epoch for one inside it, and skips an epoch.
-        # So it restores the position without max_steps, which `on_train_start` sets again.
-        self.max_steps = trainer.max_steps
-        if trainer.ckpt_path:
-            trainer.fit_loop.epoch_loop.max_steps = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trainer.fit_loop.epoch_loop.max_steps = self.max_steps
         # Looking costs next to nothing for one process on the CPU.
         self.check_every = 1 if trainer.world_size == 1 and pl_module.device.type == "cpu" else CHECK_EVERY
         self.diverged_at = self.diverged_at.to(pl_module.device)

@@ -28,6 +28,7 @@ from src.system.processes import cluster_environment
 from src.tensorboard.logger import RunLogger
 from src.training.callbacks import Curves, RunSummary, print_weights
 from src.training.randomness import RandomState
+from src.training.resuming import Resuming
 from src.training.stopping import LastCheckpoint, Stopping
 
 
@@ -54,7 +55,8 @@ def training_callbacks(
         max_time: After this time the training ends, see Lightning's Trainer.
     """
     timer = Timer(duration=max_time)
-    callbacks = [timer, RandomState(), Curves(), RunSummary(timer), Stopping(save_every_n_steps, save_every_n_minutes)]
+    stopping = Stopping(save_every_n_steps, save_every_n_minutes)
+    callbacks = [timer, Resuming(), RandomState(), Curves(), RunSummary(timer), stopping]
     if save_epochs and save_best:
         callbacks.append(BestCheckpoint())  # before the last one, so that last.ckpt contains its state
     if save_epochs:

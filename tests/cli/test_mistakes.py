@@ -184,6 +184,11 @@ READ_TO_RESUME = [
     ("curves/loss/train", {1: "x"}, "cannot be restored"),
     ("curves/loss/../../../../outside", {1: 0.5}, "cannot be restored: ValueError: .*outside is not a sub-run"),
     ("optimizer_states", ["x"], "cannot be restored"),
+    ("optimizer_states", [], "states of 0 optimisers and 0 .* but LeNet5 has 1 optimisers and 0 learning"),
+    ("optimizer_states", [{}, {}], "states of 2 optimisers and 0 .* but LeNet5 has 1 optimisers and 0 learning"),
+    ("optimizer_states", 3, "cannot be restored"),
+    ("optimizer_states", DROPPED, "cannot be restored"),
+    ("lr_schedulers", [{}], "states of 1 optimisers and 1 .* but LeNet5 has 1 optimisers and 0 learning"),
     ("lr_schedulers", 3, "cannot be restored"),
     ("global_step", "x", "cannot be restored"),
 ]
