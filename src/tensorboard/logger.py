@@ -16,10 +16,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 SUB_RUNS = {"train": "train", "val": "validation", "test": "test"}
 PER_EPOCH = ("learning_rate", "epoch_seconds")  # curves of the sub-run train
+FIRST = ("accuracy", "loss")  # the charts that TensorBoard shows first
 
 
 class RunLogger(TensorBoardLogger):
-    """Writes ``train_loss`` as tag ``loss`` in the sub-run ``train``, with the epoch (1, 2, …) as the step.
+    """Writes ``train_loss`` as tag ``curves/loss`` in the sub-run ``train``, with the epoch (1, 2, …) as the step.
 
     The same holds for all ``train_*``, ``val_*`` and ``test_*``. So TensorBoard draws each metric of all runs
     in one chart. Other logged values keep their name and step.
@@ -66,17 +67,17 @@ class RunLogger(TensorBoardLogger):
     def _add_point(self, tag: str, sub_run: str, epoch: int, value: float) -> None:
         self.curves[tag][sub_run][int(epoch)] = float(value)
         if sub_run != "validation":
-            self.writer(sub_run).add_scalar(tag, value, epoch)
+            self.writer(sub_run).add_scalar(chart_of(tag), value, epoch)
             return
         before, last_epoch = self._validation.get(tag, (value, epoch))
         if last_epoch != epoch:
-            self.writer(sub_run).add_scalar(tag, before, last_epoch)
+            self.writer(sub_run).add_scalar(chart_of(tag), before, last_epoch)
         self._validation[tag] = value, epoch
 
     def _write_validation(self) -> None:
         """Write the newest validation. Of several validations in an epoch, only the last is a point of the curve."""
         for tag, (value, epoch) in self._validation.items():
-            self.writer("validation").add_scalar(tag, value, epoch)
+            self.writer("validation").add_scalar(chart_of(tag), value, epoch)
         self._validation.clear()
 
     @rank_zero_only
@@ -130,8 +131,13 @@ class RunLogger(TensorBoardLogger):
 
 
 def curve_of(name: str) -> tuple[str, str] | None:
-    """Return the tag and the sub-run of a logged value, or None if it isn't a curve over epochs."""
+    """Return the name and the sub-run of a logged value, or None if it isn't a curve over epochs."""
     stage, _, tag = name.partition("_")
     if name in PER_EPOCH:
         return name, "train"
     return (tag, SUB_RUNS[stage]) if stage in SUB_RUNS and tag else None
+
+
+def chart_of(curve: str) -> str:
+    """Return the tag of a curve in TensorBoard, which sorts the groups (``<group>/<name>``) by name and opens two."""
+    return f"{'curves' if curve in FIRST else 'details'}/{curve}"

@@ -105,7 +105,7 @@ def test_a_resume_writes_nothing_twice(cli: RunCLI) -> None:
         f"run/{name}/text_summary": 1 for name in ("config", "layers", "machine")
     }
     assert read(run / "train").Tags()["graph"]
-    assert len(read(run / "train").Scalars("loss")) == 1
+    assert len(read(run / "train").Scalars("curves/loss")) == 1
     events = read(run / "test")
     assert [len(events.Images(tag)) for tag in PICTURES[:2]] == [1, 1]
     assert "pictures/filters" not in events.Tags()["images"]
