@@ -10,12 +10,14 @@ from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.plugins.hparams import summary_v2 as hparams_summary
 from torch.utils.tensorboard import SummaryWriter
 
 SUB_RUNS = {"train": "train", "val": "validation", "test": "test"}
 PER_EPOCH = ("learning_rate", "epoch_seconds")  # curves of the sub-run train
+EVENTS = "events.out.tfevents.*"  # TensorBoard's files
 FIRST = ("accuracy", "loss")  # the charts that TensorBoard shows first
 
 
@@ -83,6 +85,7 @@ class RunLogger(TensorBoardLogger):
     @rank_zero_only
     def resume(self, curves: dict[str, dict[str, dict[int, float]]], step: int) -> None:
         """Restore the curves of a checkpoint, as in `self.curves`, and discard what was logged from `step` on."""
+        self._keep_finished_epochs(max(curves.get("learning_rate", {}).get("train", {}), default=0))
         # TensorBoard then ignores earlier values of this folder at this step and later.
         self.experiment.file_writer.add_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
         for tag, sub_runs in curves.items():
@@ -94,6 +97,15 @@ class RunLogger(TensorBoardLogger):
         finished_epochs = self.curves["learning_rate"]["train"]
         if all(epoch in finished_epochs for _, epoch in self._validation.values()):
             self._write_validation()
+
+    def _keep_finished_epochs(self, last: int) -> None:
+        """Write the histograms and pictures of an interrupted training again, up to an epoch."""
+        files = sorted(Path(self.log_dir, "train").glob(EVENTS))
+        events = [event for file in files for event in LegacyEventFileLoader(str(file)).Load() if event.step <= last]
+        writer: Any = self.writer("train")
+        for event in events:
+            if any(value.WhichOneof("value") in ("histo", "image") for value in event.summary.value):
+                writer.file_writer.add_event(event, walltime=event.wall_time)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -124,7 +136,7 @@ class RunLogger(TensorBoardLogger):
         """Return the writer of a sub-run. Only for the process with rank 0."""
         if sub_run not in self._writers:
             folder = Path(self.log_dir, sub_run)
-            for events in folder.glob("events.out.tfevents.*"):
+            for events in folder.glob(EVENTS):
                 events.unlink()  # of an interrupted training; `resume` writes its curves again
             self._writers[sub_run] = SummaryWriter(str(folder))
         return self._writers[sub_run]

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -87,6 +88,23 @@ def test_other_logged_values_keep_their_name_and_step(tmp_path: Path) -> None:
     logger.log_metrics({"gradient_norm": 2.5, "epoch": 0}, step=49)
     logger.finalize("success")
     assert read(Path(logger.log_dir))["gradient_norm"] == [(49, 2.5)]
+
+
+def test_resume_keeps_the_histograms_of_the_finished_epochs(tmp_path: Path) -> None:
+    interrupted = RunLogger(str(tmp_path), "net", "version_0")
+    for epoch in (1, 2, 3):
+        interrupted.writer("train").add_histogram("weights", np.array([0.0, epoch]), epoch)
+        interrupted.writer("train").add_scalar("curves/loss", 1.0, epoch)
+    interrupted.finalize("success")
+    resumed = RunLogger(str(tmp_path), "net", "version_0")
+    resumed.resume({"learning_rate": {"train": {1: 0.1, 2: 0.1}}}, step=9)
+    resumed.writer("train").add_histogram("weights", np.array([0.0, 4.0]), 3)
+    resumed.finalize("success")
+    events = EventAccumulator(str(tmp_path / "net" / "version_0" / "train"), {"histograms": 0})
+    events.Reload()
+    written = [(event.step, event.histogram_value.max) for event in events.Histograms("weights")]
+    assert written == [(1, 1), (2, 2), (3, 4)]
+    assert "curves/loss" not in events.Tags()["scalars"]
 
 
 def test_resume_discards_later_values_and_restores_the_curves(tmp_path: Path) -> None:

@@ -119,8 +119,11 @@ def width_of_line(card: Any, colour: tuple[int, ...]) -> float:
 
 def test_other_tabs_show_pictures_texts_and_graph(tensorboard: str, runs: list[Path], browser: Any) -> None:
     page = Page(browser, f"{tensorboard}/#images")
-    page.wait(lambda: page.shows(*(f"pictures/{name}" for name in ("mistakes", "confusion", "filters"))))
-    page.wait(lambda: len([i for i in page.elements("img") if int(i.get_property("naturalWidth")) > 300]) >= 6)
+    pictures = ("mistakes", "confusion", "answers", "filters")
+    page.wait(lambda: page.shows(*(f"pictures/{name}" for name in pictures)))
+    page.wait(lambda: len([i for i in page.elements("img") if int(i.get_property("naturalWidth")) > 300]) >= 8)
+    sliders = [slider for slider in page.elements("paper-slider") if slider.get_property("max") == 1]
+    assert len(sliders) == 4  # answers and filters of both runs, each after two epochs
 
     page = Page(browser, f"{tensorboard}/#text")
     page.wait(lambda: page.shows("class_path: src.models.LeNet5", "network.conv1", torch.__version__))
@@ -128,6 +131,34 @@ def test_other_tabs_show_pictures_texts_and_graph(tensorboard: str, runs: list[P
     page = Page(browser, f"{tensorboard}/#graphs")
     layers = {"input", "output", *dict(CNN().network.named_children())}
     page.wait(lambda: {node.get_attribute("data-name") for node in page.elements("g.node")} == layers)
+
+
+def test_histograms_and_precision_and_recall_are_drawn(tensorboard: str, browser: Any) -> None:
+    for tab, element in (("histograms", "vz-histogram-timeseries"), ("distributions", "vz-distribution-chart")):
+        page = Page(browser, f"{tensorboard}/#{tab}")
+        page.wait(lambda page=page: page.shows("gradients/network.conv1.weight"))
+        page.wait(lambda page=page, element=element: any(drawn.rect["height"] > 50 for drawn in page.elements(element)))
+    page = Page(browser, f"{tensorboard}/#pr_curves")
+    page.wait(lambda: page.shows("test/0", "test/9", "is at"))
+
+
+def test_the_projector_draws_the_digits(tensorboard: str, runs: list[Path], browser: Any) -> None:
+    page = Page(browser, f"{tensorboard}/#projector", height=800)
+    try:
+        for _ in range(2):  # TensorBoard's frame of a plugin, with the frame of the projector in it
+            page.wait(lambda: browser.find_elements("css selector", "iframe"))
+            browser.switch_to.frame(browser.find_element("css selector", "iframe"))
+        page.wait(lambda: page.shows("2 runs found", "512x84"))
+
+        def digits() -> float:
+            """The fraction of black pixels: the background of the digits. The page is white."""
+            canvas = max(page.elements("canvas"), key=lambda found: found.rect["width"])
+            pixels = np.asarray(Image.open(io.BytesIO(canvas.screenshot_as_png)).convert("L"))
+            return float((pixels < 8).mean())
+
+        page.wait(lambda: digits() > 0.1)
+    finally:
+        browser.switch_to.default_content()
 
 
 def test_runs_are_sorted_by_test_accuracy(tensorboard: str, runs: list[Path], browser: Any) -> None:
