@@ -61,7 +61,8 @@ def compare(
         merge(groups, group)
     count_each_seed_once(groups, left_out)
     name_apart(groups)
-    print(f"From results.json of the runs:\n\n{first_answer(groups, margin)}\n", flush=True)
+    if answer := first_answer(groups, margin):
+        print(f"From results.json of the runs:\n\n{answer}\n", flush=True)
     data = MNISTDataModule(str(data_dir or groups[0].runs[0].config["data"]["data_dir"]), classes=classes)
     networks = _test(groups, data, left_out)
     _require_two(networks, left_out)
