@@ -39,8 +39,8 @@ test-slow: .venv/.ready ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 screenshot: .venv/.ready ## write docs/tensorboard.png and docs/demo.png from version_0 of both networks
-	RUNS=lightning_logs SCREENSHOT=docs/tensorboard.png $(BIN)/python -m pytest tests/tensorboard/test_tensorboard.py
-	RUNS=lightning_logs DEMO_SCREENSHOT=docs/demo.png $(BIN)/python -m pytest tests/inference/test_demo.py
+	RUNS=lightning_logs SCREENSHOT=docs/tensorboard.png $(BIN)/python -m pytest tests/tensorboard/test_tensorboard.py -k both_curves
+	RUNS=lightning_logs DEMO_SCREENSHOT=docs/demo.png $(BIN)/python -m pytest tests/inference/test_demo.py -k drawn
 
 browser: ## install Chromium for the tests that open a page (Debian and Ubuntu)
 	command -v chromedriver || { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends chromium chromium-driver; }

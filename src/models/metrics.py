@@ -10,7 +10,7 @@ class EpochMetrics(Metric):
 
     To add a metric, add its states in `__init__`, and extend `update` and `compute`. Each floating-point
     value of `compute` is logged once an epoch, as ``train_<name>``, ``val_<name>`` and ``test_<name>``: it
-    gets a TensorBoard chart and a curve in results.json. Integers are counts and have no curve.
+    gets a TensorBoard chart in the group `details` and a curve in results.json. Integers are counts and have no curve.
     """
 
     full_state_update = False  # `update` doesn't read the states

@@ -20,6 +20,7 @@ from torchvision.datasets import MNIST
 from src.cli.main import main
 from src.comparison import trainings
 from src.runs.folder import Run
+from src.system.errors import UserError
 from src.training.stopping import Interrupted
 from tests.conftest import ROOT, Outcome
 from tests.forks import Fork, command_line_with_forked_trainings
@@ -134,6 +135,25 @@ def test_a_training_that_a_signal_ended_has_not_failed(
 def test_a_signal_after_the_training_has_ended_stops_the_comparison() -> None:
     script = "import os, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.kill(os.getppid(), signal.SIGTERM)"
     assert trainings._run([sys.executable, "-c", f"{script}; import time; time.sleep(0.3)"]) == 143
+
+
+def test_the_first_answer_comes_before_any_image_is_tested(
+    trained: Path, compare: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It has the errors and the verdict of the report."""
+
+    def evaluate(*args: Any) -> None:
+        raise UserError("Not yet.")
+
+    monkeypatch.setattr("src.comparison.compare.evaluate", evaluate)
+    folders = [str(trained / f"width{width}") for width in (0, 32)]
+    outcome = compare(*folders, *TINY, "--output", str(tmp_path))
+    assert (outcome.code, outcome.err) == (1, "error: Not yet.\n")
+    report = read(trained)
+    for network in report["networks"]:
+        errors = f"{network['errors']['mean']:,.1f} ± {network['errors']['sd']:,.1f}"
+        assert re.search(rf"^{re.escape(network['name'])} +2 +{re.escape(errors)} ", outcome.out, re.MULTILINE)
+    assert report["pairs"][0]["words"][0] in outcome.out
 
 
 def test_report_tells_the_errors_of_each_run(trained: Path) -> None:

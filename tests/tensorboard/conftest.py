@@ -1,10 +1,12 @@
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,16 +29,33 @@ def runs(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="session")
 def tensorboard(runs: list[Path]) -> Iterator[str]:
     """The address of a TensorBoard with both runs."""
+    with serving(runs[0].parents[1], len(runs)) as address:
+        yield address
+
+
+@pytest.fixture
+def tensorboard_of_ten_runs(runs: list[Path], tmp_path: Path) -> Iterator[str]:
+    """The address of a TensorBoard with five copies of each run."""
+    for run in runs:
+        for number in range(5):
+            shutil.copytree(run, tmp_path / run.parent.name / f"version_{number}")
+    with serving(tmp_path, 10) as address:
+        yield address
+
+
+@contextmanager
+def serving(folder: Path, n_runs: int) -> Iterator[str]:
+    """Start TensorBoard as `make tensorboard` does, and wait until it has read all runs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://localhost:{free.getsockname()[1]}"
-    command = [str(Path(sys.executable).with_name("tensorboard")), "--host=localhost", f"--logdir={runs[0].parents[1]}"]
+    command = [str(Path(sys.executable).with_name("tensorboard")), "--host=localhost", f"--logdir={folder}"]
     server = subprocess.Popen([*command, f"--port={address.rpartition(':')[2]}"], stderr=subprocess.DEVNULL)
     try:
         for _ in range(120):  # TensorBoard reads the files in the background
             try:
                 with urllib.request.urlopen(f"{address}/data/plugin/images/tags", timeout=10) as response:
-                    if response.read().count(b"version_0/test") == len(runs):
+                    if response.read().count(b"/test") == n_runs:
                         break
             except OSError:
                 pass

@@ -58,7 +58,7 @@ def test_stopped_five_times(cli: RunCLI, stop: Stop, model: str, settings: tuple
         events = EventAccumulator(str(folder / name))
         events.Reload()
         points = curves(folder)["loss"][name]
-        assert [(str(event.step), event.value) for event in events.Scalars("loss")] == [
+        assert [(str(event.step), event.value) for event in events.Scalars("curves/loss")] == [
             (epoch, pytest.approx(value)) for epoch, value in points.items()
         ]
     assert sorted(path.name for path in folder.parent.iterdir()) == ["version_0", "version_1"]

@@ -110,7 +110,7 @@ def test_results_are_those_of_the_last_checkpoint(
     results, checkpoint = read_results(outcome.run), outcome.run / "checkpoints" / "last.ckpt"
     assert (results["epochs"], results["steps"], results["stopped_early"]) == (epochs, steps, stopped_early)
     assert ("stopped early after step" in outcome.out) == stopped_early
-    assert ("stopped_early_after_step" in scalars(outcome.run / "test")) == stopped_early
+    assert ("details/stopped_early_after_step" in scalars(outcome.run / "test")) == stopped_early
     assert load_checkpoint(checkpoint)["global_step"] == steps
     assert sorted(map(int, results["curves"]["loss"]["validation"])) == validated
     rounding = ROUNDED_IMAGES if "16-" in options[0] else 0
