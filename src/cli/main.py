@@ -62,7 +62,11 @@ class CLI(LightningCLI):
         super().setup_parser(*args)
         for name, command in COMMANDS.items():
             if command.run is not None:
-                self.parser.add_command(name, Parser())
+                parser: Any = self.init_parser() if command.trains else Parser()
+                if command.trains:
+                    self.add_default_arguments_to_parser(parser)
+                    self.add_core_arguments_to_parser(parser)
+                self.parser.add_command(name, parser)
             command.add_options(self.parser.commands[name])
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from src.data.batches import GlobalBatches, RawBatch
 from src.data.distortion import Distortion
 from src.data.pictures import SIZE, ImageFile, read_images
-from src.data.source import Split, fetch_mnist, read_mnist, read_other
+from src.data.source import SPLITS, Split, fetch_mnist, read_mnist, read_other
 from src.system.errors import UserError
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels, scaled to 0…1
@@ -78,6 +78,7 @@ class MNISTDataModule(LightningDataModule):
         self.is_mnist = classes is None
         self.classes = classes or [str(digit) for digit in range(10)]
         self.images = images
+        self.splits = SPLITS  # that prepare_data verifies; a search for settings leaves out the test images
         self.files: list[ImageFile] = []  # the files that `images` names, read by setup("predict")
 
     def prepare_data(self) -> None:
@@ -89,8 +90,8 @@ class MNISTDataModule(LightningDataModule):
         if self.images is not None:
             return
         if self.is_mnist:
-            fetch_mnist(self.data_dir)
-        else:
+            fetch_mnist(self.data_dir, self.splits)
+        elif "t10k" in self.splits:
             self._read("t10k")
         n_train = len(self._read("train")[1])
         if not 0 <= self.val_size < n_train:

@@ -31,6 +31,11 @@ def look_for_cuda_once() -> None:
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
 
+def cpu_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")  # on Linux platform.processor() is empty
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []

@@ -79,18 +79,23 @@ class BestCheckpoint(ModelCheckpoint):
         super().__init__(filename="best", enable_version_counter=False, monitor="val_accuracy", mode="max")
 
 
+def fit(trainer: Trainer, network: Classifier, data: MNISTDataModule, ckpt_path: str | None) -> None:
+    """Train a network, from a checkpoint if given."""
+    trainer.fit(network, datamodule=data, ckpt_path=ckpt_path)
+    if trainer.global_step == 0:
+        raise UserError("The training ended before its first step: --trainer.max_steps or --trainer.max_time is 0.")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging):
+            # Takes the averaged weights. Lightning forgets it in a training that is resumed after its last step.
+            callback.on_train_end(trainer, network)
+
+
 def train(trainer: Trainer, network: Classifier, data: MNISTDataModule, ckpt_path: str | None) -> None:
     """Train a network, from a checkpoint if given, then test its last weights. `RunSummary` stores the result."""
     check_network(network, len(data.classes))
     first_step = load_checkpoint(ckpt_path).get("global_step", 0) if ckpt_path else 0
     with _locked_run_folder(trainer, first_step):
-        trainer.fit(network, datamodule=data, ckpt_path=ckpt_path)
-        if trainer.global_step == 0:
-            raise UserError("The training ended before its first step: --trainer.max_steps or --trainer.max_time is 0.")
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, WeightAveraging):
-                # Takes the averaged weights. Lightning forgets it in a training that is resumed after its last step.
-                callback.on_train_end(trainer, network)
+        fit(trainer, network, data, ckpt_path)
         if trainer.limit_test_batches == 0:
             if trainer.is_global_zero:
                 print(f"{type(network).__name__} was trained, but not tested: --trainer.limit_test_batches is 0.")
