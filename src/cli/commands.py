@@ -176,7 +176,7 @@ def _tune(given: Namespace, fit: LightningArgumentParser, words: list[str]) -> N
         from src.tuning.search import JUDGED_BY, Search
         from src.tuning.tune import tune
     except ModuleNotFoundError as error:
-        raise UserError(f'tune needs {error.name}: pip install -e ".[tune]"') from None
+        raise UserError(f'{error.name} is not installed. tune needs: pip install -e ".[tune]"') from None
     if given.search is None:
         raise UserError("Name the settings to search: --search configs/search.yaml")
     of_fit = fit.get_defaults()

@@ -47,7 +47,7 @@ def compare(
         margin: The largest difference, in images, that doesn't matter.
         output: Folder of all comparisons.
         name: Folder of this one; by default the names of the networks.
-        data_dir: Folder of the data; by default that of the first run.
+        data_dir: Of the data; by default that of the first run.
         command: The command line that makes the comparison again.
         n_processes: How many runs are trained at a time.
     """

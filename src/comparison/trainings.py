@@ -73,11 +73,11 @@ def train_missing(planned: list[Trainings], n_processes: int = 1) -> list[Group]
 
 
 def _job(number: int, seed: int, trainings: Trainings, wanted: list[tuple[int, Trainings]], n_processes: int) -> Job:
-    name = f"{trainings.name}, seed {seed}"
+    words = ["fit", "--config", trainings.config, "--seed_everything", str(seed), "--resume", "auto"]
     return Job(
-        name,
-        ["fit", "--config", trainings.config, "--seed_everything", str(seed), "--resume", "auto"],
-        lambda: f"\nRun {number} of {len(wanted)}: {name}{_time_left(wanted, n_processes)}",
+        f"{Path(trainings.config).stem}, seed {seed}",
+        words if n_processes == 1 else [*words, "--trainer.enable_model_summary=false"],
+        lambda: f"\nRun {number} of {len(wanted)}: {trainings.name}, seed {seed}{_time_left(wanted, n_processes)}",
         trainings.lock(seed),
         lambda: trainings.has(seed),
         lambda: trainings.is_training(seed),

@@ -23,8 +23,8 @@ from src.system.errors import UserError
 
 try:
     import gradio
-except ImportError:
-    raise UserError("The demo needs Gradio. Install it: .venv/bin/pip install -e '.[demo]'") from None
+except ModuleNotFoundError as error:
+    raise UserError(f'{error.name} is not installed. The demo needs: pip install -e ".[demo]"') from None
 
 TEMPLATES = Environment(loader=PackageLoader("src.inference", "."), autoescape=True, trim_blocks=True)
 

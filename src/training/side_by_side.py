@@ -21,7 +21,8 @@ from src.system.files import locked
 from src.system.machine import cpu_cores
 from src.training.stopping import SIGNALS, Interrupted, handle_signals
 
-BAR = re.compile(r"(Epoch [\d/]+): +(\d+%)\|")  # Lightning's progress bar
+BAR = re.compile(r"\| *\d+/[\d?]+ \[")  # any of Lightning's progress bars
+TRAINING_BAR = re.compile(r"(Epoch [\d/]+): +(\d+%)\|")
 POLL = 0.1  # seconds
 
 
@@ -46,17 +47,16 @@ class Job:
     is_taken: Callable[[], bool] = lambda: False
 
 
-def run_side_by_side(jobs: list[Job], n_processes: int, goes_on: str) -> list[str]:
+def run_side_by_side(jobs: list[Job], n_processes: int, goes_on: str, has_bar: bool = True) -> list[str]:
     """Run jobs, `n_processes` at a time. One that fails doesn't end the others.
 
-    With one at a time, a job uses the terminal. With several there is one display: their lines, and a progress bar.
+    With one at a time, a job uses the terminal. With several there is one display: their lines, and a bar.
 
     Returns:
         A sentence about each job that failed.
 
     Raises:
-        Interrupted: A signal has ended this process or a job. All other jobs were ended by it too, and saved first.
-            `goes_on` is its message.
+        Interrupted: With `goes_on` as message: a signal has ended this process or a job. It ended all other jobs too.
     """
     failed: list[str] = []
     active: dict[int, _Process] = {}  # by the slot, which decides the GPU
@@ -64,29 +64,30 @@ def run_side_by_side(jobs: list[Job], n_processes: int, goes_on: str) -> list[st
     with (
         tempfile.TemporaryDirectory() as folder,
         _passing_on_signals(active) as received,
-        tqdm(total=len(jobs), unit="run", disable=None if n_processes > 1 else True) as bar,
+        tqdm(total=len(jobs), unit="run", disable=None if has_bar and n_processes > 1 else True) as bar,
     ):
-        waits = False
+        told = False
         while active or (waiting and not received):
             for slot in sorted(set(range(n_processes)) - active.keys()):
                 if not received and (started := _start_next(waiting, slot, n_processes, Path(folder))):
                     active[slot] = started
-            if waiting and not active and not received and not waits:
-                waits = True
+            if waiting and not active and not received and not told:
+                told = True
                 tqdm.write(f"Other processes work on: {', '.join(job.name for job in waiting)}. Waiting for them.")
             for slot, process in list(active.items()):
                 code = process.popen.poll()
                 process.show_lines()
-                if code is not None:
-                    del active[slot]
-                    bar.update()
-                    if (number := code - 128 if code > 0 else -code) in SIGNALS:  # below 0: while Python starts or ends
-                        received.append(number)
-                        _send(active, number)
-                    elif code:
-                        failed.append(f"{process.job.name} failed with exit code {code}{process.last_error()}")
-                        tqdm.write(failed[-1], file=sys.stderr)
-                    process.held.close()
+                if code is None:
+                    continue
+                del active[slot]
+                bar.update()
+                if (number := code - 128 if code > 0 else -code) in SIGNALS:  # below 0: while Python starts or ends
+                    received.append(number)
+                    _send(active, number)
+                elif code:
+                    failed.append(f"{process.job.name} failed with exit code {code}{process.last_error()}")
+                    tqdm.write(failed[-1], file=sys.stderr)
+                process.held.close()
             bar.set_postfix_str(" | ".join(f"{p.job.name}: {p.progress}" for p in active.values() if p.progress))
             time.sleep(POLL)
     if received:
@@ -119,9 +120,9 @@ class _Process:
         *lines, self.rest = (self.rest + self.out.read().decode(errors="replace")).split("\n")
         for line in lines:
             text = line.rpartition("\r")[2].strip()
-            if text and not BAR.match(text):
+            if text and not BAR.search(text):
                 tqdm.write(f"{self.job.name}: {text}", file=sys.stdout)
-        if bars := BAR.findall(self.rest):
+        if bars := TRAINING_BAR.findall(self.rest):
             self.progress = " ".join(bars[-1])
             self.rest = self.rest.rpartition("\r")[2]
 

@@ -80,16 +80,17 @@ def _verdicts(
         return [f"Nothing was run with fresh seeds, so it is unknown whether {names[0]} is better than {names[1]}."]
     sentences = [_describe(name, found) for name, found in zip(names, errors, strict=True)]
     intervals = intervals_over_seeds(errors) if all(len(found) > 1 for found in errors) else {}
+    best = 0
     for other in range(1, len(names)):
-        if not len(errors[0]) or not len(errors[other]):
+        if not len(errors[best]) or not len(errors[other]):
             continue
-        difference = Difference(
-            float(errors[0].mean() - errors[other].mean()), intervals.get((0, other)), over_seeds_and_images=None
-        )
-        sentences.append(_sentence(names[0], names[other], difference, margin))
-        is_better = verdict(difference, margin) == BETTER and difference.mean > 0
-        if is_better and other < len(confirmation.best):
-            search.write_best(confirmation.best[other])
+        mean = float(errors[best].mean() - errors[other].mean())
+        difference = Difference(mean, intervals.get((best, other)), over_seeds_and_images=None)
+        sentences.append(_sentence(names[best], names[other], difference, margin))
+        is_runner_up = other < len(confirmation.best)
+        if is_runner_up and verdict(difference, margin) == BETTER and mean > 0:
+            best = other  # the other recipes are compared with this one
+            search.write_best(confirmation.best[best])
     return sentences
 
 
@@ -105,11 +106,13 @@ def _sentence(a: str, b: str, difference: Difference, margin: float) -> str:
     interval = difference.over_seeds
     if interval is None:
         return f"{a} and {b} can't be told apart: two runs with different results of each are needed."
-    shown = f"{a} makes {interval.low:+.1f} to {interval.high:+.1f} more errors than {b} (95 % interval over seeds)"
     found = verdict(difference, margin)
     if found == BETTER:
         better, worse = (a, b) if difference.mean < 0 else (b, a)
-        return f"{better} is better than {worse}: {shown}."
+        low, high = sorted([abs(interval.low), abs(interval.high)])
+        return f"{better} is better than {worse}: {low:.1f} to {high:.1f} fewer errors (95 % interval over seeds)."
+    low, high = (f"{value:+.1f}".replace("-", "−") for value in (interval.low, interval.high))
+    shown = f"{a} makes {low} to {high} more errors than {b} (95 % interval over seeds)"
     if found == SAME:
         return f"There is no difference that matters between {a} and {b}: {shown}; up to {margin:g} doesn't matter."
     return f"{a} and {b} can't be told apart: {shown}."

@@ -38,7 +38,6 @@ def tune(
 
     Raises:
         UserError: A setting doesn't work, no trial has a result or a process has failed.
-        Interrupted: By a signal, after the trainings were saved.
     """
     silence_optuna()
     for config in (search.base, *(candidate.config for candidate in against)):
@@ -49,7 +48,7 @@ def tune(
     try:
         if worker_words and n_processes > 1:
             jobs = [Job(f"process {number}", worker_words) for number in range(1, n_processes + 1)]
-            failed = run_side_by_side(jobs, n_processes, KEPT)
+            failed = run_side_by_side(jobs, n_processes, KEPT, has_bar=False)
             if len(failed) == n_processes:
                 raise UserError("\n".join([*failed, KEPT]))
         search.run()

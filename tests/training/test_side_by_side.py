@@ -14,6 +14,9 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
+from src.comparison.trainings import Trainings
+from src.runs.folder import Run
+from src.runs.recipe import recipe
 from src.system.errors import UserError
 from src.training import side_by_side
 from src.training.side_by_side import Job, environment, run_side_by_side
@@ -167,17 +170,17 @@ def compare_without_tests(*words: str) -> int:
 
 
 def test_two_comparisons_at_once_train_each_run_once(mnist: Path, tmp_path: Path) -> None:
-    words = ["compare", "--train", *configs(tmp_path, mnist, steps=30), "--seeds=2", "--jobs=2"]
+    words = ["compare", "--train", *configs(tmp_path, mnist, steps=30), "--seeds=1", "--jobs=2"]
     comparisons = [
         Fork(tmp_path, *words, f"--output={tmp_path}/{name}", function=compare_without_tests) for name in "ab"
     ]
     said = [comparison.wait().out for comparison in comparisons]
     for width in (0, 16):
         runs = results(tmp_path / f"width{width}")
-        assert sorted(run["seed"] for run in runs) == [0, 1]
-        assert len(list((tmp_path / f"width{width}").rglob("config.yaml"))) == 2
-    announced = re.findall(r"^Run (\d) of 4:", "".join(said), re.MULTILINE)
-    assert sorted(announced) == list("1234")
+        assert [run["seed"] for run in runs] == [0]
+        assert len(list((tmp_path / f"width{width}").rglob("config.yaml"))) == 1
+    announced = re.findall(r"^Run (\d) of 2:", "".join(said), re.MULTILINE)
+    assert sorted(announced) == list("12")
 
 
 def test_ctrl_c_saves_all_runs(mnist: Path, tmp_path: Path) -> None:
@@ -197,3 +200,13 @@ def training(folder: Path) -> bool:
     if len(found) == 2:
         time.sleep(2)
     return len(found) == 2
+
+
+def test_a_run_that_a_process_trains_is_taken(lenet5_run: Path) -> None:
+    """As by a training whose comparison was killed."""
+    run = Run(lenet5_run)
+    planned = Trainings("lenet5.yaml", "LeNet5", recipe(run.config), lenet5_run.parent, n_seeds=2)
+    assert not planned.is_training(0)
+    with run.locked():
+        assert planned.is_training(0)
+        assert not planned.is_training(1)

@@ -61,6 +61,12 @@ def test_a_killed_trial_is_tried_again_and_the_search_ends_with_all_trials(kille
     assert len({run[:2] for run in fresh}) == len(fresh)
 
 
+def test_the_test_images_are_never_read(killed: Path, training_images: Path) -> None:
+    """They are not there, and were not downloaded either."""
+    assert (killed / "results.json").exists()
+    assert [path.name for path in training_images.rglob("t10k*")] == []
+
+
 def test_the_result_is_that_of_fit_on_the_held_out_images(
     killed: Path, cli: RunCLI, mnist: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
