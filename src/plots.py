@@ -95,6 +95,25 @@ def mistakes(images_NHW: Tensor, labels_N: Tensor, probabilities_NK: Tensor, cla
 
 
 @PLAIN_TEXT
+def answers(images_NHW: Tensor, labels_N: Tensor, probabilities_NK: Tensor, classes: Sequence[str]) -> Figure:
+    """Draw the probability of each class for a few images. Images are uint8, 0 is background."""
+    N, K = probabilities_NK.shape
+    figure = Figure(figsize=(1 + 0.4 * K, 0.6 + 0.4 * N), layout="constrained")
+    digits, axes = figure.subplots(1, 2, width_ratios=[1, K])
+    digits.imshow(images_NHW.flatten(0, 1).numpy(), cmap="gray_r", vmin=0, vmax=255)
+    digits.set_axis_off()
+    axes.imshow(probabilities_NK.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for image, answer in np.argwhere(probabilities_NK.numpy() >= 0.005):
+        probability = float(probabilities_NK[image, answer])
+        colour = "white" if probability > 0.5 else "black"
+        axes.text(answer, image, f"{probability:.0%}", fontsize=7, ha="center", va="center", color=colour)
+    axes.set(title="Probability of each class", xlabel="Answer", ylabel="Label")
+    label_classes(axes, classes)
+    axes.set_yticks(range(N), [classes[label] for label in labels_N.tolist()])
+    return figure
+
+
+@PLAIN_TEXT
 def confusion(labels_N: Tensor, answers_N: Tensor, classes: Sequence[str]) -> Figure:
     """Draw how many images of each class got which answer. Tensors hold the numbers of classes."""
     figure = Figure(figsize=(4.8, 4.8), layout="constrained")

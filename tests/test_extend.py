@@ -65,7 +65,7 @@ def test_the_whole_page(checkout: Path) -> None:
     for network in ("lenet5", "mynet"):
         for curve in ("train", "validation"):
             events = EventAccumulator(str(checkout / "lightning_logs" / network / "version_0" / curve)).Reload()
-            assert [event.step for tag in ("accuracy", "loss") for event in events.Scalars(tag)] == [1, 1]
+            assert [event.step for tag in ("accuracy", "loss") for event in events.Scalars(f"curves/{tag}")] == [1, 1]
     report = json.loads((checkout / "comparison" / "lenet5-vs-cnn-vs-mynet" / "report.json").read_text())
     assert [(network["name"], len(network["runs"])) for network in report["networks"]] == [
         ("LeNet5", 2),

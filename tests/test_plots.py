@@ -70,6 +70,18 @@ def test_sheet_shows_the_answers_of_each_network_in_its_colour_below_the_right_i
     assert not any(text.get_parse_math() for text in figure.findobj(Text) if "$" in text.get_text())  # type: ignore
 
 
+def test_answers_stand_beside_their_images() -> None:
+    images_NHW = torch.stack([torch.full((28, 28), 10 * n, dtype=torch.uint8) for n in (1, 2)])
+    probabilities_NK = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.004, 0.996]])
+    figure = plots.answers(images_NHW, torch.tensor([1, 2]), probabilities_NK, CLASSES)
+    digits, axes = figure.axes
+    assert np.asarray(digits.images[0].get_array())[::28, 0].tolist() == [10, 20]
+    written = {text.get_position(): text.get_text() for text in axes.texts}
+    assert written == {(0, 0): "25%", (1, 0): "75%", (2, 1): "100%"}  # at (answer, image)
+    assert [label.get_text() for label in axes.get_yticklabels()] == CLASSES[1:]
+    assert [label.get_text() for label in axes.get_xticklabels()] == CLASSES
+
+
 def test_confusion_counts_each_pair_of_label_and_answer() -> None:
     labels_N, answers_N = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 0, 0, 2])
     figure = plots.confusion(labels_N, answers_N, CLASSES)

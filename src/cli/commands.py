@@ -16,6 +16,7 @@ from src.runs.network import TrainedNetwork, import_network
 from src.runs.recipe import SEED, SURROUNDINGS
 from src.system.errors import UserError
 from src.tensorboard.board import TensorBoard
+from src.training.stopping import Interrupted
 
 
 class Command(NamedTuple):
@@ -67,6 +68,31 @@ def _export(given: Namespace, fit: LightningArgumentParser, words: list[str]) ->
     if given.data_dir is not None:
         trained.datamodule.data_dir = Path(given.data_dir)
     export(trained, Path(given.output) if given.output else run_folder(checkpoint))
+
+
+def _add_demo_options(parser: LightningArgumentParser) -> None:
+    text = "A checkpoint. Default: the newest finished run of each network in lightning_logs."
+    parser.add_argument("--ckpt_path", type=str, help=text)
+    parser.add_argument("--also", nargs="+", type=str, default=[], metavar="CKPT", help="More checkpoints.")
+    parser.add_argument("--port", type=PositiveInt, help="Port of the page. Default: the first free one from 7860 on.")
+    text = "Folder for pictures that were read wrong."
+    parser.add_argument("--drawings", type=str, default="drawings", metavar="FOLDER", help=text)
+    text = "Your own network classes (module.Class) that appear in the checkpoints."
+    parser.add_argument("--model", nargs="+", metavar="MODULE.CLASS", help=text)
+
+
+def _demo(given: Namespace, fit: LightningArgumentParser, words: list[str]) -> None:
+    from src.inference.demo import newest_checkpoints, show
+
+    for class_path in given.model or []:
+        import_network(class_path)
+    if given.ckpt_path is None and given.also:
+        raise UserError(NAME_A_CHECKPOINT)
+    checkpoints = [Path(path) for path in (given.ckpt_path, *given.also)] if given.ckpt_path else newest_checkpoints()
+    try:
+        show(checkpoints, given.port, Path(given.drawings))
+    except Interrupted:
+        print("The demo has ended.")
 
 
 def _add_compare_options(parser: LightningArgumentParser) -> None:
@@ -150,7 +176,7 @@ def _tune(given: Namespace, fit: LightningArgumentParser, words: list[str]) -> N
         from src.tuning.search import JUDGED_BY, Search
         from src.tuning.tune import tune
     except ModuleNotFoundError as error:
-        raise UserError(f'tune needs {error.name}: pip install -e ".[tune]"') from None
+        raise UserError(f'{error.name} is not installed. tune needs: pip install -e ".[tune]"') from None
     if given.search is None:
         raise UserError("Name the settings to search: --search configs/search.yaml")
     of_fit = fit.get_defaults()
@@ -194,6 +220,7 @@ COMMANDS = {
     "export": Command(
         "Export a checkpoint to ONNX and torch.export, and check both on the test images.", _add_export_options, _export
     ),
+    "demo": Command("Show a page on which you draw digits for one or more networks.", _add_demo_options, _demo),
     "compare": Command(
         "Compare networks by all their runs: a report with a verdict and error bars.", _add_compare_options, _compare
     ),

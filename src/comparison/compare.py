@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from src.comparison import statistics
+from src.comparison.first_answer import first_answer
 from src.comparison.groups import (
     Group,
     LeftOut,
@@ -38,7 +39,7 @@ def compare(
     command: list[str],
     n_processes: int = 1,
 ) -> Comparison:
-    """Train the missing runs of `planned`, and compare all networks.
+    """Train the missing runs of `planned`, and compare all networks. Prints a first answer before the evaluation.
 
     Args:
         folders: Folders of runs.
@@ -60,6 +61,10 @@ def compare(
     number_of_runs = fix_number(planned, folder / "plan.json")
     for group in train_missing(planned, n_processes):
         merge(groups, group)
+    count_each_seed_once(groups, left_out)
+    name_apart(groups)
+    if answer := first_answer(groups, margin):
+        print(f"From results.json of the runs:\n\n{answer}\n", flush=True)
     data = MNISTDataModule(str(data_dir or groups[0].runs[0].config["data"]["data_dir"]), classes=classes)
     networks = _test(groups, data, left_out)
     _require_two(networks, left_out)
@@ -78,9 +83,7 @@ def compare(
 
 
 def _test(groups: list[Group], data: MNISTDataModule, left_out: LeftOut) -> list[Network]:
-    """Evaluate one run of each seed. Returns the groups that still have runs, with their answers."""
-    count_each_seed_once(groups, left_out)
-    name_apart(groups)
+    """Evaluate all runs. Returns the groups that still have runs, with their answers."""
     data.prepare_data()
     data.setup("test")
     images_NHW, labels_N = data.test

@@ -136,7 +136,7 @@ def _is_usable(run: Run, left_out: LeftOut) -> bool:
             raise UserError(f"Its results.json has no {', '.join(sorted(missing))}. Another version wrote it.")
         if not isinstance(run.results["model"], str):
             raise UserError("Its results.json names no network.")
-        if not {"errors", "images"} <= run.results["test"].keys():
+        if not all(isinstance(run.results["test"].get(name), int) for name in ("errors", "images")):
             raise UserError("Its results.json has no test errors.")
         classes = recipe(run.config).get("data.classes", [])
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):

@@ -1,10 +1,11 @@
 """The verdicts in sentences that a student understands and a statistician accepts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 from src.comparison.result import Network, Pair
-from src.comparison.statistics import BETTER, SAME, Interval
+from src.comparison.statistics import BETTER, SAME, Difference, Interval, verdict
 
 NO_DIFFERENCE = "there is no difference that matters between"
 
@@ -13,27 +14,33 @@ def sentences(pair: Pair) -> list[str]:
     """Return the verdict on two networks: the headline, the reasons, and what is compared."""
     a, b = pair.a.name, pair.b.name
     recipes = f"This compares whole recipes ({_recipe(pair.a)}; {_recipe(pair.b)}), not the architectures alone."
-    difference, n_images = pair.difference, f"{len(pair.a.labels_N):,} images"
+    difference, n_images = pair.difference, len(pair.a.labels_N)
     seeds, images = difference.over_seeds, difference.over_seeds_and_images
     if seeds is None or images is None:
-        return [f"{a} and {b} can't be told apart.", *_no_interval(pair), recipes]
+        return [headline(a, b, difference, pair.margin, n_images), *_no_interval(pair), recipes]
     if pair.verdict == BETTER:
-        better, worse = (network.name for network in pair.by_errors)
         if difference.mean < 0:  # count in favour of the better network
             seeds, images = Interval(-seeds.high, -seeds.low), Interval(-images.high, -images.low)
-        headline = f"{better} is better than {worse}: {abs(difference.mean):.1f} fewer errors in {n_images}."
         reason = f"The 95 % interval over seeds, on these images, is {seeds.low:.1f} to {seeds.high:.1f} fewer errors."
     else:
         same = pair.verdict == SAME
-        headline = f"{NO_DIFFERENCE.capitalize()} {a} and {b}." if same else f"{a} and {b} can't be told apart."
-        interval = f"{_signed(seeds.low)} to {_signed(seeds.high)} more errors in {n_images} than {b}"
+        interval = f"{_signed(seeds.low)} to {_signed(seeds.high)} more errors in {n_images:,} images than {b}"
         shows = (
             f"A difference of up to {pair.margin:g} doesn't matter."
             if same
             else f"This shows neither which is better nor that they differ by less than {pair.margin:g}."
         )
         reason = f"{a} makes {interval} (95 % interval over seeds, on these test images). {shows}"
-    return [headline, reason, _other_images(pair, images), recipes]
+    return [headline(a, b, difference, pair.margin, n_images), reason, _other_images(pair, images), recipes]
+
+
+def headline(a: str, b: str, difference: Difference, margin: float, n_images: int) -> str:
+    """Return the verdict on two networks in one sentence."""
+    found = verdict(difference, margin)
+    if found == BETTER:
+        better, worse = (a, b) if difference.mean <= 0 else (b, a)
+        return f"{better} is better than {worse}: {abs(difference.mean):.1f} fewer errors in {n_images:,} images."
+    return f"{NO_DIFFERENCE.capitalize()} {a} and {b}." if found == SAME else f"{a} and {b} can't be told apart."
 
 
 def _no_interval(pair: Pair) -> list[str]:
@@ -72,13 +79,18 @@ def ranking(pairs: list[Pair]) -> str:
     networks = sorted({id(n): n for pair in pairs for n in (pair.a, pair.b)}.values(), key=lambda n: n.errors_S.mean())
     place = {id(network): number for number, network in enumerate(networks)}
     verdicts = {tuple(sorted((place[id(pair.a)], place[id(pair.b)]))): pair.verdict for pair in pairs}
+    return ranking_of([network.name for network in networks], verdicts)
+
+
+def ranking_of(networks: list[str], verdicts: Mapping[Any, str]) -> str:
+    """Return the sentence from names, in the order of their mean errors, and the verdict of each pair (a < b)."""
     # For each network, those that it is better than.
     worse = [tuple(b for b in range(a + 1, len(networks)) if verdicts[a, b] == BETTER) for a in range(len(networks))]
     clauses = []
     said: set[tuple[int, ...]] = set()
 
     def names(group: Sequence[int]) -> str:
-        *first, last = (networks[number].name for number in group)
+        *first, last = (networks[number] for number in group)
         return f"{', '.join(first)} and {last}" if first else last
 
     def equal(group: Sequence[int]) -> str | None:
@@ -100,3 +112,23 @@ def ranking(pairs: list[Pair]) -> str:
     clauses += filter(None, map(equal, groups))
     sentence = "; ".join(clauses) + "."
     return sentence[0].upper() + sentence[1:] if sentence.startswith(NO_DIFFERENCE) else sentence
+
+
+def table(columns: Mapping[str, Sequence[str]]) -> str:
+    """Align columns for a terminal, each with its title: the first one to the left, the others to the right."""
+    aligned: list[list[str]] = []
+    for title, cells in columns.items():
+        width, side = max(map(len, [title, *cells])), ">" if aligned else "<"
+        aligned.append([f"{cell:{side}{width}}" for cell in (title, *cells)])
+    return "\n".join("  ".join(row) for row in zip(*aligned, strict=True))
+
+
+def mean_sd(mean: float, sd: float | None, digits: int) -> str:
+    """Return ``84.6 ± 6.9``; of a single run, which has no standard deviation, the value alone."""
+    return f"{mean:,.{digits}f}" if sd is None else f"{mean:,.{digits}f} ± {sd:,.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """Return minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -132,6 +132,9 @@ class MNISTDataModule(LightningDataModule):
     def predict_dataloader(self) -> GlobalBatches:
         return self._batches(*self.test)
 
+    def transfer_batch_to_device(self, batch: RawBatch, device: torch.device, dataloader_idx: int) -> RawBatch:
+        return batch  # `_batches` has moved all images
+
     def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> tuple[Tensor, Tensor, float]:
         """Shift, distort, scale to 0…1 and normalise on the device. So the transfer needs only one byte per pixel.
 

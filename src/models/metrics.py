@@ -10,7 +10,7 @@ class EpochMetrics(Metric):
 
     To add a metric, add its states in `__init__`, and extend `update` and `compute`. Each floating-point
     value of `compute` is logged once an epoch, as ``train_<name>``, ``val_<name>`` and ``test_<name>``: it
-    gets a TensorBoard chart and a curve in results.json. Integers are counts and have no curve.
+    gets a TensorBoard chart in the group `details` and a curve in results.json. Integers are counts and have no curve.
     """
 
     full_state_update = False  # `update` doesn't read the states
@@ -26,9 +26,9 @@ class EpochMetrics(Metric):
 
     def update(self, loss_sum: Tensor, logits_NK: Tensor, labels_N: Tensor) -> None:
         """Add a batch, which may be empty."""
-        self.loss_sum += loss_sum.detach()
-        self.n_correct += (logits_NK.argmax(dim=1) == labels_N).sum()
-        self.n_images += len(labels_N)
+        self.loss_sum.add_(loss_sum.detach())  # `+=` would also set the attribute, which takes a module longer
+        self.n_correct.add_((logits_NK.argmax(dim=1) == labels_N).sum())
+        self.n_images.add_(len(labels_N))
 
     def compute(self) -> dict[str, Tensor]:
         """Return `loss`, `accuracy` (0…1), and the counts `errors` and `images`. Collective: waits for all devices."""

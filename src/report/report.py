@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import rc_context
 
 from src.comparison.result import Comparison
-from src.comparison.words import ranking
+from src.comparison.words import duration, mean_sd, ranking, table
 from src.report.section import Numbers
 from src.report.sections import SECTIONS
 from src.report.style import INK, PAPER, rc_params
@@ -52,7 +52,7 @@ def write_report(report: Numbers, comparison: Comparison) -> Path:
     # Names, paths and settings come from runs, so all text is escaped.
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"number": _number, "mean_sd": _mean_sd, "duration": _duration}
+    environment.filters |= {"number": _number, "mean_sd": _mean_sd, "duration": duration}
     sources = {
         theme: {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in drawn.items()}
         for theme, drawn in pictures.items()
@@ -80,14 +80,10 @@ def _table(report: Numbers) -> str:
         "epochs": [str(network["epochs"]) for network in networks],
         "runs": [str(len(network["runs"])) for network in networks],
         f"errors in {report['images']:,}": [_mean_sd(network["errors"], 1) for network in networks],
-        "training": [_duration(network["train_seconds"]["median"]) for network in networks],
+        "training": [duration(network["train_seconds"]["median"]) for network in networks],
         "latency": [f"{latency:.0f} µs" for latency in latencies],
     }
-    aligned = []
-    for title, cells in columns.items():
-        width = max(map(len, [title, *cells]))
-        aligned.append([f"{cell:<{width}}" if title == "network" else f"{cell:>{width}}" for cell in [title, *cells]])
-    return "\n".join("  ".join(row) for row in zip(*aligned, strict=True))
+    return table(columns)
 
 
 def _draw_figures(report: Numbers, comparison: Comparison, theme: str) -> dict[str, bytes]:
@@ -112,10 +108,5 @@ def _number(value: float, digits: int = 0) -> str:
 
 
 def _mean_sd(summary: dict[str, Any], digits: int, factor: float = 1) -> str:
-    mean = f"{factor * summary['mean']:,.{digits}f}"
-    return mean if summary["sd"] is None else f"{mean} ± {factor * summary['sd']:,.{digits}f}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    sd = summary["sd"]
+    return mean_sd(factor * summary["mean"], None if sd is None else factor * sd, digits)

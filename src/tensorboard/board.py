@@ -1,37 +1,35 @@
-"""What TensorBoard shows beside the curves: hyperparameters, texts, the graph of the layers, pictures."""
+"""What TensorBoard shows beside the curves: a switch for each part, and when it is written."""
 
-# Private names used here: torch.utils.tensorboard._pytorch_graph.graph (torch), because add_graph can't rename nodes.
-
-import copy
-import os
-import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.model_summary import ModelSummary
 from lightning.pytorch.utilities.seed import isolate_rng
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.graph_pb2 import GraphDef
 from torch import Tensor, nn
-from torchmetrics import Metric
+from torch.utils.tensorboard import SummaryWriter
 
 from src import plots
 from src.system.machine import describe_machine
 from src.system.processes import gather_shares
+from src.tensorboard import projector
 from src.tensorboard.logger import RunLogger
+from src.tensorboard.network import copy_network, graph, predict
+
+BINS = 64  # of a histogram; TensorBoard draws 30
 
 
 @dataclass(eq=False)
 class TensorBoard(Callback):
     """What TensorBoard shows beside the curves.
 
-    None of it changes the training. The pictures show the test after the last epoch and use its outputs, so
-    they need no second pass. A resumed run writes everything again.
+    None of it changes the training. Pictures of the test use its outputs, so they need no second pass. Pictures over
+    epochs are written after the epochs 1, 2, 4, 8, … and the last. A resumed run keeps those of its finished epochs.
 
     Args:
         hparams: HPARAMS tab: the settings of all runs with their results, to sort the runs by.
@@ -39,7 +37,11 @@ class TensorBoard(Callback):
         graph: GRAPHS tab: the layers by name.
         mistakes: IMAGES tab: misclassified test images with label, answer and confidence.
         confusion: IMAGES tab: the confusion matrix of the test images.
-        filters: IMAGES tab: the weights of the first convolution.
+        answers: IMAGES tab, over epochs: a validation image of each class with the probabilities of the answers.
+        filters: IMAGES tab, over epochs: the weights of the first convolution.
+        histograms: HISTOGRAMS and DISTRIBUTIONS tabs: the weights, and the gradients of the last step, of each epoch.
+        pr_curves: PR CURVES tab: precision and recall of each class in the test.
+        projector: PROJECTOR tab: the input of the last linear layer for 1,000 test images.
     """
 
     hparams: bool = True
@@ -47,7 +49,11 @@ class TensorBoard(Callback):
     graph: bool = True
     mistakes: bool = True
     confusion: bool = True
+    answers: bool = True
     filters: bool = True
+    histograms: bool = True
+    pr_curves: bool = True
+    projector: bool = True
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -56,16 +62,42 @@ class TensorBoard(Callback):
             return
         if self.hparams:
             logger.log_hyperparams(_settings(trainer, pl_module))
-        with isolate_rng():  # even in evaluation mode, a network may draw random numbers
-            try:
-                writer: Any = logger.writer("train")
-                if self.texts:
-                    for tag, text in _texts(trainer, pl_module, Path(logger.log_dir)):
-                        writer.add_text(f"run/{tag}", text)
-                if self.graph:
-                    writer.file_writer.add_event(Event(graph_def=_graph(trainer, pl_module).SerializeToString()))
-            except Exception as error:  # tracing a user's network can raise any exception; training continues
-                rank_zero_warn(f"TensorBoard doesn't show all of {type(pl_module).__name__}: {error}")
+        with _training_continues(pl_module):
+            writer: Any = logger.writer("train")
+            if self.texts:
+                for tag, text in _texts(trainer, pl_module, Path(logger.log_dir)):
+                    writer.add_text(f"run/{tag}", text)
+            if self.graph:
+                writer.file_writer.add_event(Event(graph_def=graph(pl_module, trainer).SerializeToString()))
+
+    @rank_zero_only
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        # Before validation, for which Lightning clears the gradients.
+        if self.histograms and trainer.is_last_batch and isinstance(trainer.logger, RunLogger):
+            _write_histograms(trainer.logger.writer("train"), pl_module, trainer.current_epoch + 1)
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if _is_power_of_two(trainer.current_epoch + 1):
+            self._draw_epoch(trainer, pl_module, trainer.current_epoch + 1)
+
+    @rank_zero_only
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not _is_power_of_two(trainer.current_epoch):
+            self._draw_epoch(trainer, pl_module, trainer.current_epoch)
+
+    def _draw_epoch(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        if not isinstance(trainer.logger, RunLogger):
+            return
+        drawn = {}
+        if self.answers:
+            with _training_continues(pl_module):
+                drawn["answers"] = _draw_answers(trainer, pl_module)
+        convolutions = {name: layer for name, layer in pl_module.named_modules() if isinstance(layer, nn.Conv2d)}
+        if self.filters and convolutions:
+            drawn["filters"] = plots.filters(*next(iter(convolutions.items())))
+        for name, figure in drawn.items():
+            trainer.logger.writer("train").add_figure(f"pictures/{name}", figure, epoch)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.logits: list[Tensor] = []  # (n, K) of each batch
@@ -79,21 +111,47 @@ class TensorBoard(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Collective: every process calls it, and the first one draws.
         logits_NK = gather_shares([share.float().cpu() for share in self.logits]) if self.logits else None
-        if not isinstance(trainer.logger, RunLogger) or not trainer.is_global_zero:
+        if not isinstance(trainer.logger, RunLogger) or not trainer.is_global_zero or logits_NK is None:
             return
-        drawn = {}
-        if logits_NK is not None:
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            images_NHW, labels_N = (tensor[: len(logits_NK)] for tensor in data.test)
-            if self.mistakes:
-                drawn["mistakes"] = plots.mistakes(images_NHW, labels_N, logits_NK.softmax(dim=1), data.classes)
-            if self.confusion:
-                drawn["confusion"] = plots.confusion(labels_N, logits_NK.argmax(dim=1), data.classes)
-        convolutions = {name: layer for name, layer in pl_module.named_modules() if isinstance(layer, nn.Conv2d)}
-        if self.filters and convolutions:
-            drawn["filters"] = plots.filters(*next(iter(convolutions.items())))
-        for name, figure in drawn.items():
-            trainer.logger.writer("test").add_figure(f"pictures/{name}", figure, trainer.current_epoch)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        writer, epoch, classes = trainer.logger.writer("test"), trainer.current_epoch, data.classes
+        images_NHW, labels_N = (tensor[: len(logits_NK)] for tensor in data.test)
+        probabilities_NK = logits_NK.softmax(dim=1)
+        if self.mistakes:
+            figure = plots.mistakes(images_NHW, labels_N, probabilities_NK, classes)
+            writer.add_figure("pictures/mistakes", figure, epoch)
+        if self.confusion:
+            figure = plots.confusion(labels_N, probabilities_NK.argmax(dim=1), classes)
+            writer.add_figure("pictures/confusion", figure, epoch)
+        if self.pr_curves:
+            for label, name in enumerate(classes):
+                writer.add_pr_curve(f"test/{name}", labels_N == label, probabilities_NK[:, label], epoch)
+        if self.projector:
+            chosen = slice(projector.IMAGES)
+            with _training_continues(pl_module):
+                probabilities_NK, features_NF = predict(pl_module, data.preprocess(images_NHW[chosen]))
+                if features_NF is None:
+                    rank_zero_warn(f"{type(pl_module).__name__} has no linear layer, so there is no PROJECTOR tab.")
+                else:
+                    answers_N = probabilities_NK.argmax(dim=1)
+                    tensors = features_NF, images_NHW[chosen], labels_N[chosen], answers_N
+                    projector.write_features(writer, *tensors, classes, epoch)
+
+
+@contextmanager
+def _training_continues(network: LightningModule) -> Iterator[None]:
+    """Restore the random state and turn an exception of a user's network into a warning."""
+    try:
+        with isolate_rng():  # even in evaluation mode, a network may draw random numbers
+            yield
+    except OSError:  # the disk is full
+        raise
+    except Exception as error:
+        rank_zero_warn(f"TensorBoard doesn't show all of {type(network).__name__}: {error}")
+
+
+def _is_power_of_two(epoch: int) -> bool:
+    return epoch & (epoch - 1) == 0
 
 
 def _settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
@@ -109,38 +167,21 @@ def _texts(trainer: Trainer, pl_module: LightningModule, run: Path) -> Iterator[
         yield "config", f"```yaml\n{config.read_text()}\n```"
     machine = describe_machine(pl_module.device, trainer.world_size)
     yield "machine", "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {machine[name]} |" for name in machine)])
-    yield "layers", f"```\n{ModelSummary(_copy(pl_module), max_depth=-1)}\n```"
+    yield "layers", f"```\n{ModelSummary(copy_network(pl_module), max_depth=-1)}\n```"
 
 
-def _graph(trainer: Trainer, pl_module: LightningModule) -> GraphDef:
-    """Return the operations with short names: ``conv1/weight``, not ``LeNet5/Sequential[network]/Conv2d[conv1]/…``.
-
-    Constants are omitted: layers share them, so each would connect the first layer with later ones.
-    """
-    # Imported here: if a new torch doesn't have it, only the graph is missing.
-    from torch.utils.tensorboard._pytorch_graph import graph as trace
-
-    network = _copy(pl_module)
-    network.trainer = trainer  # tracing reads every attribute, and this one raises an error if it isn't set
-    nodes = trace(network, network.example_input_array)[0].node
-    kept = [node for node in nodes if node.op not in ("prim::Constant", "prim::ListConstruct")]
-    root = os.path.commonpath([PurePosixPath(node.name).parent for node in kept if node.op != "IO Node"])
-
-    def short(name: str) -> str:
-        return re.sub(r"\w+\[(\w+)\]", r"\1", name.removeprefix(f"{root}/"))
-
-    names = {node.name for node in kept}
-    for node in kept:
-        node.input[:] = [short(name) for name in node.input if name in names]
-        node.name = short(node.name)
-    return GraphDef(node=kept)
+def _write_histograms(writer: SummaryWriter, network: nn.Module, epoch: int) -> None:
+    """Write the weights of each layer, and its gradients in the last step of the epoch."""
+    for name, weight in network.named_parameters():
+        for kind, values in (("weights", weight.detach()), ("gradients", weight.grad)):
+            if values is not None and (finite := values[values.isfinite()]).numel():
+                writer.add_histogram(f"{kind}/{name}", finite.float(), epoch, bins=BINS)  # type: ignore[arg-type]
 
 
-def _copy(pl_module: LightningModule) -> LightningModule:
-    """Copy the network, without metrics, for a forward pass that leaves the modes and buffers of the original alone."""
-    network = copy.deepcopy(pl_module)
-    for name, child in list(network.named_children()):
-        if isinstance(child, Metric):
-            delattr(network, name)
-    network.example_input_array = torch.zeros(1, 1, 28, 28).to(network.device).to(network.dtype)
-    return network.eval()
+def _draw_answers(trainer: Trainer, pl_module: LightningModule) -> Any:
+    """Draw the first validation image of each class, with the probabilities that the network gives them."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    images_NHW, labels_N = data.val
+    first = [int((labels_N == label).nonzero()[0]) for label in labels_N.unique()]
+    probabilities_NK, _ = predict(pl_module, data.preprocess(images_NHW[first]))
+    return plots.answers(images_NHW[first], labels_N[first], probabilities_NK, data.classes)

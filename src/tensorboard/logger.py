@@ -10,16 +10,19 @@ from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.plugins.hparams import summary_v2 as hparams_summary
 from torch.utils.tensorboard import SummaryWriter
 
 SUB_RUNS = {"train": "train", "val": "validation", "test": "test"}
 PER_EPOCH = ("learning_rate", "epoch_seconds")  # curves of the sub-run train
+EVENTS = "events.out.tfevents.*"  # TensorBoard's files
+FIRST = ("accuracy", "loss")  # the charts that TensorBoard shows first
 
 
 class RunLogger(TensorBoardLogger):
-    """Writes ``train_loss`` as tag ``loss`` in the sub-run ``train``, with the epoch (1, 2, …) as the step.
+    """Writes ``train_loss`` as tag ``curves/loss`` in the sub-run ``train``, with the epoch (1, 2, …) as the step.
 
     The same holds for all ``train_*``, ``val_*`` and ``test_*``. So TensorBoard draws each metric of all runs
     in one chart. Other logged values keep their name and step.
@@ -66,22 +69,23 @@ class RunLogger(TensorBoardLogger):
     def _add_point(self, tag: str, sub_run: str, epoch: int, value: float) -> None:
         self.curves[tag][sub_run][int(epoch)] = float(value)
         if sub_run != "validation":
-            self.writer(sub_run).add_scalar(tag, value, epoch)
+            self.writer(sub_run).add_scalar(chart_of(tag), value, epoch)
             return
         before, last_epoch = self._validation.get(tag, (value, epoch))
         if last_epoch != epoch:
-            self.writer(sub_run).add_scalar(tag, before, last_epoch)
+            self.writer(sub_run).add_scalar(chart_of(tag), before, last_epoch)
         self._validation[tag] = value, epoch
 
     def _write_validation(self) -> None:
         """Write the newest validation. Of several validations in an epoch, only the last is a point of the curve."""
         for tag, (value, epoch) in self._validation.items():
-            self.writer("validation").add_scalar(tag, value, epoch)
+            self.writer("validation").add_scalar(chart_of(tag), value, epoch)
         self._validation.clear()
 
     @rank_zero_only
     def resume(self, curves: dict[str, dict[str, dict[int, float]]], step: int) -> None:
         """Restore the curves of a checkpoint, as in `self.curves`, and discard what was logged from `step` on."""
+        self._keep_finished_epochs(max(curves.get("learning_rate", {}).get("train", {}), default=0))
         # TensorBoard then ignores earlier values of this folder at this step and later.
         self.experiment.file_writer.add_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
         for tag, sub_runs in curves.items():
@@ -93,6 +97,15 @@ class RunLogger(TensorBoardLogger):
         finished_epochs = self.curves["learning_rate"]["train"]
         if all(epoch in finished_epochs for _, epoch in self._validation.values()):
             self._write_validation()
+
+    def _keep_finished_epochs(self, last: int) -> None:
+        """Write the histograms and pictures of an interrupted training again, up to an epoch."""
+        files = sorted(Path(self.log_dir, "train").glob(EVENTS))
+        events = [event for file in files for event in LegacyEventFileLoader(str(file)).Load() if event.step <= last]
+        writer: Any = self.writer("train")
+        for event in events:
+            if any(value.WhichOneof("value") in ("histo", "image") for value in event.summary.value):
+                writer.file_writer.add_event(event, walltime=event.wall_time)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -123,15 +136,20 @@ class RunLogger(TensorBoardLogger):
         """Return the writer of a sub-run. Only for the process with rank 0."""
         if sub_run not in self._writers:
             folder = Path(self.log_dir, sub_run)
-            for events in folder.glob("events.out.tfevents.*"):
+            for events in folder.glob(EVENTS):
                 events.unlink()  # of an interrupted training; `resume` writes its curves again
             self._writers[sub_run] = SummaryWriter(str(folder))
         return self._writers[sub_run]
 
 
 def curve_of(name: str) -> tuple[str, str] | None:
-    """Return the tag and the sub-run of a logged value, or None if it isn't a curve over epochs."""
+    """Return the name and the sub-run of a logged value, or None if it isn't a curve over epochs."""
     stage, _, tag = name.partition("_")
     if name in PER_EPOCH:
         return name, "train"
     return (tag, SUB_RUNS[stage]) if stage in SUB_RUNS and tag else None
+
+
+def chart_of(curve: str) -> str:
+    """Return the tag of a curve in TensorBoard, which sorts the groups (``<group>/<name>``) by name and opens two."""
+    return f"{'curves' if curve in FIRST else 'details'}/{curve}"

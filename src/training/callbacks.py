@@ -118,7 +118,7 @@ class RunSummary(Callback):
             "machine": describe_machine(pl_module.device, trainer.world_size),
         }
         if stopped_early:  # HPARAMS lists each scalar
-            trainer.logger.writer("test").add_scalar("stopped_early_after_step", trainer.global_step, epochs)
+            trainer.logger.writer("test").add_scalar("details/stopped_early_after_step", trainer.global_step, epochs)
         run = Path(trainer.logger.log_dir)
         for metric in ("accuracy", "loss"):
             with replace_when_whole(run / f"{metric}.png") as file:

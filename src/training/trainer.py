@@ -20,13 +20,15 @@ from torch.nn.parameter import is_lazy
 
 from src.data import MNISTDataModule
 from src.models import Classifier
-from src.runs.checkpoints import CheckedCheckpointIO, load_checkpoint
+from src.runs.checkpoints import CLASS_PATH, INSTANTIATOR, CheckedCheckpointIO, load_checkpoint
 from src.runs.folder import Run
+from src.runs.trust import foreign_argument
 from src.system.errors import UserError
 from src.system.processes import cluster_environment
 from src.tensorboard.logger import RunLogger
 from src.training.callbacks import Curves, RunSummary, print_weights
 from src.training.randomness import RandomState
+from src.training.resuming import Resuming
 from src.training.stopping import LastCheckpoint, Stopping
 
 
@@ -53,7 +55,8 @@ def training_callbacks(
         max_time: After this time the training ends, see Lightning's Trainer.
     """
     timer = Timer(duration=max_time)
-    callbacks = [timer, RandomState(), Curves(), RunSummary(timer), Stopping(save_every_n_steps, save_every_n_minutes)]
+    stopping = Stopping(save_every_n_steps, save_every_n_minutes)
+    callbacks = [timer, Resuming(), RandomState(), Curves(), RunSummary(timer), stopping]
     if save_epochs and save_best:
         callbacks.append(BestCheckpoint())  # before the last one, so that last.ckpt contains its state
     if save_epochs:
@@ -115,6 +118,12 @@ def check_network(network: Classifier, n_classes: int) -> None:
         raise UserError(f"{name} has lazy layers, whose sizes are not known yet. Use layers with sizes.")
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise UserError(f"{name} has no trainable parameters.")
+    arguments = {key: value for key, value in network.hparams.items() if key not in (CLASS_PATH, INSTANTIATOR)}
+    if foreign := foreign_argument(arguments):
+        raise UserError(
+            f"{name} was given {foreign}, and only classes of torch modules can be read again from a checkpoint. "
+            "Give a subclass of nn.Module, such as torch.nn.ReLU, or a word that your network looks up."
+        )
     copied = copy.deepcopy(network).eval()
     logits_NK = copied(torch.zeros(2, 1, 28, 28).to(copied.dtype))
     wanted = f"{name}.forward must return logits of shape (N, {n_classes}), a row for each image; for two images it"

@@ -19,6 +19,7 @@ from torchvision.datasets import MNIST
 
 from src.cli.main import main
 from src.runs.folder import Run
+from src.system.errors import UserError
 from tests.conftest import ROOT, Outcome
 from tests.forks import Fork, command_line_with_forked_trainings
 
@@ -116,6 +117,25 @@ def test_a_signal_lets_the_training_save_itself(mnist: Path, tmp_path: Path, num
     assert f"Go on with: python -m src fit --resume {run} --model tests.tiny.Tiny\n" in output
     assert output.endswith("Finished runs are kept. Run the same command again to continue.\n")
     assert (run / "checkpoints" / "last.ckpt").exists()
+
+
+def test_the_first_answer_comes_before_any_image_is_tested(
+    trained: Path, compare: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It has the errors and the verdict of the report."""
+
+    def evaluate(*args: Any) -> None:
+        raise UserError("Not yet.")
+
+    monkeypatch.setattr("src.comparison.compare.evaluate", evaluate)
+    folders = [str(trained / f"width{width}") for width in (0, 32)]
+    outcome = compare(*folders, *TINY, "--output", str(tmp_path))
+    assert (outcome.code, outcome.err) == (1, "error: Not yet.\n")
+    report = read(trained)
+    for network in report["networks"]:
+        errors = f"{network['errors']['mean']:,.1f} ± {network['errors']['sd']:,.1f}"
+        assert re.search(rf"^{re.escape(network['name'])} +2 +{re.escape(errors)}$", outcome.out, re.MULTILINE)
+    assert report["pairs"][0]["words"][0] in outcome.out
 
 
 def test_report_tells_the_errors_of_each_run(trained: Path) -> None:
@@ -268,6 +288,8 @@ def test_report_opens_in_a_browser(trained: Path, browser: Any, width: int, sche
     )
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get("about:blank")
+    browser.get_log("browser")  # discards the messages of earlier pages
     browser.get(page.as_uri())
     words = read(trained)["pairs"][0]["words"]
     assert browser.execute_script("return document.querySelector('h1').textContent") == words[0]

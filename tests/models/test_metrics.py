@@ -51,7 +51,7 @@ def test_an_added_metric_has_charts_and_curves_and_a_test_result(cli: RunCLI) ->
     for sub_run in ("train", "validation", "test"):
         value = curves["top2_accuracy"][sub_run]["1"]
         assert curves["accuracy"][sub_run]["1"] < value < 1
-        assert scalars(run / sub_run)["top2_accuracy"] == pytest.approx(value)
+        assert scalars(run / sub_run)["details/top2_accuracy"] == pytest.approx(value)
     assert results["test"]["top2_accuracy"] == pytest.approx(curves["top2_accuracy"]["test"]["1"])
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["curves"]["top2_accuracy"].keys() == {"train", "validation"}

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
+from src.comparison import statistics
 from src.comparison.result import Comparison
 from src.comparison.statistics import BETTER
 from src.models import CNN
@@ -24,15 +26,51 @@ def test_three_networks_get_a_ranking_three_verdicts_and_all_pictures(comparison
     assert {len(group["networks"]) for group in report["always_wrong"]} == {1, 2, 3}
     assert all(len(image["answers"]) == 3 for image in report["hardest"])
     page = write_report(report, comparison).read_text()
-    assert page.count("<h1>") == 1
+    assert page.count("<h1") == 1
     assert "Third" in report["ranking"]
-    assert f"<h1>{escaped(report['ranking'])}</h1>" in page
+    assert f">{escaped(report['ranking'])}</h1>" in page
     for pair in report["pairs"]:
-        assert f"<h3>{pair['a']} minus {pair['b']}</h3>" in page
+        assert f"<td>{pair['a']} minus {pair['b']}, mean errors</td>" in page
         assert f"<h3>{escaped(pair['words'][0])}</h3>" in page
     assert page.count("<picture>") == len(list(tmp_path.glob("*.png"))) == 9
     text = summarise(report)
     assert text.index(report["ranking"]) < min(text.index(pair["words"][0]) for pair in report["pairs"])
+
+
+def test_ranking_picture_and_table_of_five_networks_are_the_first_that_one_sees(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for section in SECTIONS.values():
+        figures = {name: draw if name == "errors" else empty for name, draw in section.figures().items()}
+        monkeypatch.setattr(section, "figures", lambda figures=figures: figures)
+    monkeypatch.setattr(statistics, "smallest_difference", lambda *args: 20.0)
+    monkeypatch.setattr(statistics, "runs_needed", lambda *args: 30)
+    sizes = {"LeNet5": (40, 48, 44), "CNN": (30, 36, 31), "MyNet": (80, 91, 95), "CNN (lr 0.002)": (33, 34, 39)}
+    networks = [
+        network(name, CNN(), LABELS, [answers(LABELS, n, RANDOM) for n in errors])
+        for name, errors in (sizes | {"LeNet5 (batch_size 64, lr 0.002)": (41, 50, 60)}).items()
+    ]
+    for run in (run for one in networks for run in one.runs):
+        run.results.update(parameters=1_199_882, train_seconds=602.0)
+    comparison = compared(networks, folder=tmp_path)
+    page = write_report(collect_numbers(comparison), comparison)
+    screen = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    browser.get(page.as_uri())
+    ranking, picture, table = (browser.find_element("css selector", name) for name in ("h1", "img", ".table"))
+    for element in (ranking, picture, table):
+        assert element.rect["y"] >= 0 and element.rect["y"] + element.rect["height"] <= 800
+    assert picture.rect["width"] > 500 and picture.get_attribute("alt").startswith("errors of every run")
+    assert all(name in table.text for name in ("CNN (lr 0.002)", "MyNet"))
+    cut_off = "return arguments[0].scrollWidth - arguments[0].clientWidth"
+    assert browser.execute_script(cut_off, table) <= 0
+    pairs = browser.find_elements("css selector", "h3")
+    assert len(pairs) == 10 and all(pair.rect["y"] > 800 for pair in pairs)
+
+
+def empty(*args: Any) -> Figure:
+    """A figure that is drawn in no time."""
+    return Figure(figsize=(1, 1))
 
 
 def escaped(text: str) -> str:

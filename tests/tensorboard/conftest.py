@@ -1,4 +1,5 @@
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -28,7 +29,17 @@ def runs(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="session")
 def tensorboard(runs: list[Path]) -> Iterator[str]:
     """The address of a TensorBoard with both runs."""
-    with serve(runs[0].parents[1], "images/tags", b"version_0/test", len(runs)) as address:
+    with serve(runs[0].parents[1], "images/tags", b"/test", len(runs)) as address:
+        yield address
+
+
+@pytest.fixture
+def tensorboard_of_ten_runs(runs: list[Path], tmp_path: Path) -> Iterator[str]:
+    """The address of a TensorBoard with five copies of each run."""
+    for run in runs:
+        for number in range(5):
+            shutil.copytree(run, tmp_path / run.parent.name / f"version_{number}")
+    with serve(tmp_path, "images/tags", b"/test", 10) as address:
         yield address
 
 

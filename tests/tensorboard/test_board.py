@@ -1,28 +1,36 @@
 """The content of TensorBoard's files beside the curves."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
+from src.data.source import read_mnist
 from src.models import CNN, Classifier, LeNet5
 from src.runs.folder import Run
+from src.runs.network import TrainedNetwork
 from src.runs.recipe import recipe
 from src.tensorboard.board import TensorBoard
+from src.tensorboard.logger import SUB_RUNS
+from src.tensorboard.projector import write_features
 from tests.conftest import SHORT, RunCLI
 from tests.tiny import Tiny
 
 ALL_OFF = [f"--tensorboard.{name}=false" for name in vars(TensorBoard())]
-PICTURES = ["pictures/mistakes", "pictures/confusion", "pictures/filters"]
+OF_THE_TEST = ["pictures/confusion", "pictures/mistakes"]
+OVER_EPOCHS = ["pictures/answers", "pictures/filters"]
 
 
 def read(folder: Path) -> EventAccumulator:
-    events = EventAccumulator(str(folder), {"tensors": 0, "images": 0})
+    events = EventAccumulator(str(folder), {"tensors": 0, "images": 0, "histograms": 0})
     events.Reload()
     return events
 
@@ -33,12 +41,79 @@ def texts(run: Path) -> dict[str, list[str]]:
     return {tag: [make_ndarray(event.tensor_proto)[0].decode() for event in events] for tag, events in found.items()}
 
 
-def test_pictures_are_those_of_the_test_after_the_last_epoch(runs: list[Path]) -> None:
+def steps_of_pictures(folder: Path) -> dict[str, list[int]]:
+    events = read(folder)
+    return {tag: [image.step for image in events.Images(tag)] for tag in sorted(events.Tags()["images"])}
+
+
+def test_pictures_are_those_of_the_test_and_of_some_epochs(runs: list[Path]) -> None:
     for run in runs:
-        events = read(run / "test")
-        assert sorted(events.Tags()["images"]) == sorted(PICTURES)
-        assert [[image.step for image in events.Images(tag)] for tag in PICTURES] == [[2], [2], [2]]
-        assert sum(file.stat().st_size for file in run.rglob("events.*")) < 500_000
+        assert steps_of_pictures(run / "test") == dict.fromkeys(OF_THE_TEST, [2])
+        assert steps_of_pictures(run / "train") == dict.fromkeys(OVER_EPOCHS, [1, 2])
+        written = [file for sub_run in SUB_RUNS.values() for file in (run / sub_run).rglob("*") if file.is_file()]
+        assert 1e6 < sum(file.stat().st_size for file in written) < 3e6
+
+
+def test_histograms_are_those_of_weights_and_gradients_in_each_epoch(runs: list[Path]) -> None:
+    for run in runs:
+        events = read(run / "train")
+        weights = torch.load(run / "checkpoints" / "last.ckpt")["state_dict"]
+        assert sorted(events.Tags()["histograms"]) == sorted(
+            f"{kind}/{name}" for kind in ("weights", "gradients") for name in weights
+        )
+        for name, weight in weights.items():
+            first, last = events.Histograms(f"weights/{name}")
+            assert (first.step, last.step) == (1, 2)
+            histogram = last.histogram_value
+            assert histogram.num == sum(histogram.bucket) == weight.numel()
+            assert (histogram.min, histogram.max) == (weight.min().item(), weight.max().item())
+            assert histogram.sum_squares == pytest.approx(weight.square().sum().item(), rel=1e-3)
+            for event in events.Histograms(f"gradients/{name}"):
+                assert event.histogram_value.num == weight.numel()
+                assert event.histogram_value.min < 0 < event.histogram_value.max
+
+
+def test_the_projector_has_the_input_of_the_last_layer_for_the_test_images(runs: list[Path], mnist: Path) -> None:
+    for run in runs:
+        folder = run / "test" / "00002" / "features"
+        weights = torch.load(run / "checkpoints" / "last.ckpt")["state_dict"]
+        features_NF = torch.from_numpy(np.loadtxt(folder / "tensors.tsv", dtype=np.float32))
+        logits_NK = features_NF @ weights["network.dense2.weight"].T + weights["network.dense2.bias"]
+        labels_N = read_mnist(mnist, "t10k")[1][:512]
+        names, *rows = [tuple(line.split("\t")) for line in (folder / "metadata.tsv").read_text().splitlines()]
+        assert names == ("label", "answer")
+        answers_N = logits_NK.argmax(dim=1)
+        assert rows == [(str(int(label)), str(int(answer))) for label, answer in zip(labels_N, answers_N, strict=True)]
+        wrong = sum(label != answer for label, answer in rows)
+        assert wrong == json.loads((run / "results.json").read_text())["test"]["errors"]
+
+
+def test_features_that_are_too_many_keep_their_distances(tmp_path: Path) -> None:
+    features_NF = torch.randn(60, 3000, generator=torch.Generator().manual_seed(0))
+    labels_N = torch.zeros(60, dtype=torch.long)
+    images_NHW = torch.zeros(60, 28, 28, dtype=torch.uint8)
+    for _ in range(2):  # the second replaces the first
+        with SummaryWriter(str(tmp_path)) as writer:
+            write_features(writer, features_NF, images_NHW, labels_N, labels_N, ["a", "b"], epoch=3)
+    written = torch.from_numpy(np.loadtxt(tmp_path / "00003" / "features" / "tensors.tsv", dtype=np.float32))
+    assert written.shape[1] <= 128
+    distances = [torch.cdist(found, found) for found in (written, features_NF)]
+    torch.testing.assert_close(*distances, rtol=1e-3, atol=0.05)
+
+
+def test_precision_and_recall_are_those_of_the_test(runs: list[Path], mnist: Path) -> None:
+    images_NHW, labels_N = (tensor[:512] for tensor in read_mnist(mnist, "t10k"))
+    events = read(runs[1] / "test")
+    trained = TrainedNetwork(runs[1] / "checkpoints" / "last.ckpt")
+    probabilities_NK = torch.cat(list(trained.probabilities(images_NHW)))
+    for label in (0, 7):
+        (event,) = events.Tensors(f"test/{label}")
+        table = make_ndarray(event.tensor_proto)  # true and false positives, true and false negatives, …
+        threshold = 63  # of 0 … 126
+        found_N, is_label_N = probabilities_NK[:, label] >= threshold / 126, labels_N == label
+        counts = [(found_N & is_label_N).sum(), (found_N & ~is_label_N).sum(), (~found_N & ~is_label_N).sum()]
+        assert table[:3, threshold].tolist() == [int(count) for count in counts]
+        assert event.step == 2
 
 
 def test_texts_are_config_layers_and_machine(runs: list[Path]) -> None:
@@ -84,7 +159,8 @@ class Frozen(Tiny):
 
 
 def test_training_is_the_same_with_all_of_it_and_without(cli: RunCLI) -> None:
-    settings = ("fit", "--model=tests.tensorboard.test_board.Frozen", *SHORT, "--trainer.limit_test_batches=2")
+    two_epochs = (*SHORT, "--trainer.max_epochs=2", "--trainer.limit_test_batches=2")
+    settings = ("fit", "--model=tests.tensorboard.test_board.Frozen", *two_epochs)
     with_all, without = cli(*settings).run, cli(*settings, *ALL_OFF).run
     weights = [torch.load(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (with_all, without)]
     torch.testing.assert_close(*weights, rtol=0, atol=0)
@@ -92,20 +168,49 @@ def test_training_is_the_same_with_all_of_it_and_without(cli: RunCLI) -> None:
     for folder in without.iterdir():
         tags = read(folder).Tags() if folder.is_dir() else {}
         assert not tags.get("images")
+        assert not tags.get("histograms")
+        assert not [tag for tag in tags.get("tensors", []) if tag.startswith("test/")]
+        assert not list(folder.glob("*/features"))
         assert not tags.get("graph")
         assert not [tag for tag in tags.get("tensors", []) if tag.startswith("run/")]
     assert recipe(Run(with_all).config) == recipe(Run(without).config)
 
 
+class Convolutions(Classifier):
+    """It has no linear layer, and keeps its logits, so that it can't be copied during a training."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.layer = nn.Conv2d(1, 10, kernel_size=28)
+
+    def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+        self.logits_NK = self.layer(x_NCHW).flatten(1)
+        return self.logits_NK
+
+
+def test_what_a_network_does_not_have_is_left_out_with_a_note(cli: RunCLI) -> None:
+    settings = ("fit", "--model=tests.tensorboard.test_board.Convolutions", *SHORT, "--trainer.limit_test_batches=2")
+    with (
+        pytest.warns(UserWarning, match="TensorBoard doesn't show all of Convolutions: Only Tensors"),
+        pytest.warns(UserWarning, match="Convolutions has no linear layer, so there is no PROJECTOR tab"),
+    ):
+        run = cli(*settings, "--trainer.limit_val_batches=0").run
+    assert steps_of_pictures(run / "test") == dict.fromkeys(OF_THE_TEST, [1])
+    assert steps_of_pictures(run / "train") == {"pictures/filters": [1]}
+    assert not list((run / "test").glob("*/features"))
+
+
 def test_a_resume_writes_nothing_twice(cli: RunCLI) -> None:
-    run = cli("fit", "--model=LeNet5", *SHORT, "--trainer.limit_test_batches=2").run
+    run = cli("fit", "--model=LeNet5", *SHORT, "--trainer.max_epochs=3", "--trainer.limit_test_batches=2").run
+    whole = {tag: read(run / "train").Histograms(tag) for tag in read(run / "train").Tags()["histograms"]}
     (run / "results.json").unlink()  # as if it had been stopped in the test, after everything was written
-    assert cli("fit", f"--resume={run}", "--tensorboard.filters=false").code == 0
+    assert cli("fit", f"--resume={run}", "--tensorboard.confusion=false").code == 0
     assert {tag: len(found) for tag, found in texts(run).items()} == {
         f"run/{name}/text_summary": 1 for name in ("config", "layers", "machine")
     }
     assert read(run / "train").Tags()["graph"]
-    assert len(read(run / "train").Scalars("loss")) == 1
-    events = read(run / "test")
-    assert [len(events.Images(tag)) for tag in PICTURES[:2]] == [1, 1]
-    assert "pictures/filters" not in events.Tags()["images"]
+    assert len(read(run / "train").Scalars("curves/loss")) == 3
+    assert steps_of_pictures(run / "train") == dict.fromkeys(OVER_EPOCHS, [1, 2, 3])
+    assert {tag: read(run / "train").Histograms(tag) for tag in whole} == whole
+    assert steps_of_pictures(run / "test") == {"pictures/mistakes": [3]}
+    assert [path.name for path in (run / "test").glob("*/features")] == ["features"]

@@ -1,11 +1,13 @@
 """The curves in TensorBoard's files, read with TensorBoard's own code."""
 
 import json
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -24,18 +26,19 @@ def test_one_tag_for_a_metric_and_one_sub_run_for_a_curve(runs: list[Path]) -> N
         results = json.loads((run / "results.json").read_text())
         events = {name: read(run / name) for name in ("", "train", "validation", "test")}
         assert events[""] == {"graph": False}  # no stray `epoch` or `hp_metric`
-        assert events["train"].keys() == {"accuracy", "loss", "learning_rate", "epoch_seconds", "graph"}
-        assert events["validation"].keys() == events["test"].keys() == {"accuracy", "loss", "graph"}
+        charts = {"curves/accuracy", "curves/loss", "graph"}
+        assert events["train"].keys() == charts | {"details/learning_rate", "details/epoch_seconds"}
+        assert events["validation"].keys() == events["test"].keys() == charts
         for tag in ("accuracy", "loss"):
             curves = results["curves"][tag]
             for name in ("train", "validation"):
-                assert events[name][tag] == [
+                assert events[name][f"curves/{tag}"] == [
                     (1, pytest.approx(curves[name]["1"])),
                     (2, pytest.approx(curves[name]["2"])),
                 ]
-            assert events["test"][tag] == [(2, pytest.approx(results["test"][tag], rel=1e-6))]
-        assert events["train"]["learning_rate"] == [(1, pytest.approx(1e-3)), (2, pytest.approx(1e-3))]
-        assert all(0 < seconds < 60 for _, seconds in events["train"]["epoch_seconds"])
+            assert events["test"][f"curves/{tag}"] == [(2, pytest.approx(results["test"][tag], rel=1e-6))]
+        assert events["train"]["details/learning_rate"] == [(1, pytest.approx(1e-3)), (2, pytest.approx(1e-3))]
+        assert all(0 < seconds < 60 for _, seconds in events["train"]["details/epoch_seconds"])
 
 
 def get(url: str, body: dict[str, Any] | None = None) -> Any:
@@ -59,7 +62,7 @@ def test_tensorboard_shows_the_curves_and_compares_runs_in_hparams(runs: list[Pa
     tags = get(f"{url}/scalars/tags")
     groups = get(f"{url}/hparams/session_groups", body)["sessionGroups"]
     assert len(groups) == 2
-    assert {run for run, names in tags.items() if "accuracy" in names} == expected
+    assert {run for run, names in tags.items() if "curves/accuracy" in names} == expected
     for group in groups:
         run = logdir / group["sessions"][0]["name"]
         results = json.loads((run / "results.json").read_text())
@@ -67,8 +70,9 @@ def test_tensorboard_shows_the_curves_and_compares_runs_in_hparams(runs: list[Pa
         assert group["hparams"]["lr"] == 1e-3
         assert group["hparams"]["val_size"] == 300
         values = {(m["name"]["group"], m["name"]["tag"]): m["value"] for m in group["metricValues"]}
-        assert values["test", "accuracy"] == pytest.approx(results["test"]["accuracy"], rel=1e-6)
-        assert values["validation", "loss"] == pytest.approx(results["curves"]["loss"]["validation"]["2"], rel=1e-6)
+        assert values["test", "curves/accuracy"] == pytest.approx(results["test"]["accuracy"], rel=1e-6)
+        last = results["curves"]["loss"]["validation"]["2"]
+        assert values["validation", "curves/loss"] == pytest.approx(last, rel=1e-6)
 
 
 def test_trainings_that_start_together_never_share_a_folder(tmp_path: Path) -> None:
@@ -86,6 +90,23 @@ def test_other_logged_values_keep_their_name_and_step(tmp_path: Path) -> None:
     assert read(Path(logger.log_dir))["gradient_norm"] == [(49, 2.5)]
 
 
+def test_resume_keeps_the_histograms_of_the_finished_epochs(tmp_path: Path) -> None:
+    interrupted = RunLogger(str(tmp_path), "net", "version_0")
+    for epoch in (1, 2, 3):
+        interrupted.writer("train").add_histogram("weights", np.array([0.0, epoch]), epoch)
+        interrupted.writer("train").add_scalar("curves/loss", 1.0, epoch)
+    interrupted.finalize("success")
+    resumed = RunLogger(str(tmp_path), "net", "version_0")
+    resumed.resume({"learning_rate": {"train": {1: 0.1, 2: 0.1}}}, step=9)
+    resumed.writer("train").add_histogram("weights", np.array([0.0, 4.0]), 3)
+    resumed.finalize("success")
+    events = EventAccumulator(str(tmp_path / "net" / "version_0" / "train"), {"histograms": 0})
+    events.Reload()
+    written = [(event.step, event.histogram_value.max) for event in events.Histograms("weights")]
+    assert written == [(1, 1), (2, 2), (3, 4)]
+    assert "curves/loss" not in events.Tags()["scalars"]
+
+
 def test_resume_discards_later_values_and_restores_the_curves(tmp_path: Path) -> None:
     interrupted = RunLogger(str(tmp_path), "net", "version_0")
     for step in range(1, 9):
@@ -93,6 +114,7 @@ def test_resume_discards_later_values_and_restores_the_curves(tmp_path: Path) ->
     interrupted.log_metrics({"val_loss": 0.5, "epoch": 0})
     interrupted.log_metrics({"val_loss": 0.4, "epoch": 1})
     interrupted.finalize("success")
+    time.sleep(1)  # TensorBoard reads the files in the order of their names, which begin with the second
     resumed = RunLogger(str(tmp_path), "net", "version_0")
     resumed.resume({"loss": {"validation": {1: 0.5}}}, step=5)
     for step in range(5, 8):
@@ -100,5 +122,5 @@ def test_resume_discards_later_values_and_restores_the_curves(tmp_path: Path) ->
     resumed.finalize("success")
     folder = Path(resumed.log_dir)
     assert read(folder)["gradient_norm"] == [(step, 1.0 if step < 5 else 2.0) for step in range(1, 8)]
-    assert read(folder / "validation")["loss"] == [(1, 0.5)]
+    assert read(folder / "validation")["curves/loss"] == [(1, 0.5)]
     assert resumed.curves["loss"]["validation"] == {1: 0.5}

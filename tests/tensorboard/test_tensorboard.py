@@ -26,9 +26,9 @@ ELEMENTS = WALK + "return all(document.body).filter(n => n.nodeType === 1 && n.m
 class Page:
     """One tab of TensorBoard."""
 
-    def __init__(self, browser: Any, url: str) -> None:
+    def __init__(self, browser: Any, url: str, height: int = 1900) -> None:
         self.browser = browser
-        self.resize(1280, 1900)
+        self.resize(1280, height)
         browser.get("about:blank")  # a new fragment alone doesn't reload the page
         browser.get(url)
 
@@ -58,22 +58,39 @@ class Page:
         return all(text in words for text in texts)
 
 
+def test_accuracy_and_loss_of_ten_runs_are_the_first_that_one_sees(tensorboard_of_ten_runs: str, browser: Any) -> None:
+    page = Page(browser, tensorboard_of_ten_runs, height=800)
+    page.wait(lambda: [len(colours(card)) for card in page.elements("scalar-card")][:2] == [30, 30])
+    first, second = page.elements("scalar-card")[:2]
+    assert [name(first), name(second)] == ["curves/accuracy", "curves/loss"]
+    assert first.rect["y"] == second.rect["y"]
+    for card in (first, second):
+        chart = card.find_element("css selector", "line-chart").rect
+        assert chart["x"] >= 0 and chart["x"] + chart["width"] <= 1280
+        assert chart["y"] >= 0 and chart["y"] + chart["height"] <= 800
+        assert chart["width"] > 200 and chart["height"] > 100
+        page.wait(lambda card=card: any(width_of_line(card, colour) > 0.1 for colour in colours(card).values()))
+
+
+def name(card: Any) -> str:
+    """Return the tag of a card."""
+    return card.find_element("css selector", ".tag").get_attribute("title")
+
+
 def test_both_curves_of_both_runs_are_in_one_chart_of_accuracy_and_one_of_loss(
     tensorboard: str, runs: list[Path], browser: Any, tmp_path: Path
 ) -> None:
     names = [f"{run.parent.name}/{run.name}" for run in runs]
     only = "|".join(names)
-    page = Page(browser, f"{tensorboard}/?tagFilter=^(accuracy|loss)$&runFilter=^({only})/&smoothing=0#timeseries")
+    page = Page(browser, f"{tensorboard}/?tagFilter=^curves/&runFilter=^({only})/&smoothing=0#timeseries")
     expected = {f"{name}/{sub}" for name in names for sub in ("train", "validation", "test")}
     page.wait(lambda: [len(colours(card)) for card in page.elements("scalar-card")] == [6, 6])
-    cards = {
-        card.find_element("css selector", ".tag").get_attribute("title"): card for card in page.elements("scalar-card")
-    }
-    assert cards.keys() == {"accuracy", "loss"}
+    cards = {name(card): card for card in page.elements("scalar-card")}
+    assert cards.keys() == {"curves/accuracy", "curves/loss"}
     for card in cards.values():
         assert colours(card).keys() == expected
-        for name, colour in colours(card).items():
-            if not name.endswith("test"):  # a single point
+        for run, colour in colours(card).items():
+            if not run.endswith("test"):  # a single point
                 page.wait(lambda card=card, colour=colour: width_of_line(card, colour) > 0.1)
     path = Path(os.environ.get("SCREENSHOT", tmp_path / "tensorboard.png"))
     for button in page.elements("button.settings-button, button.expand-button"):  # closes one, opens the others
@@ -102,8 +119,11 @@ def width_of_line(card: Any, colour: tuple[int, ...]) -> float:
 
 def test_other_tabs_show_pictures_texts_and_graph(tensorboard: str, runs: list[Path], browser: Any) -> None:
     page = Page(browser, f"{tensorboard}/#images")
-    page.wait(lambda: page.shows(*(f"pictures/{name}" for name in ("mistakes", "confusion", "filters"))))
-    page.wait(lambda: len([i for i in page.elements("img") if int(i.get_property("naturalWidth")) > 300]) >= 6)
+    pictures = ("mistakes", "confusion", "answers", "filters")
+    page.wait(lambda: page.shows(*(f"pictures/{name}" for name in pictures)))
+    page.wait(lambda: len([i for i in page.elements("img") if int(i.get_property("naturalWidth")) > 300]) >= 8)
+    sliders = [slider for slider in page.elements("paper-slider") if slider.get_property("max") == 1]
+    assert len(sliders) == 4  # answers and filters of both runs, each after two epochs
 
     page = Page(browser, f"{tensorboard}/#text")
     page.wait(lambda: page.shows("class_path: src.models.LeNet5", "network.conv1", torch.__version__))
@@ -113,6 +133,34 @@ def test_other_tabs_show_pictures_texts_and_graph(tensorboard: str, runs: list[P
     page.wait(lambda: {node.get_attribute("data-name") for node in page.elements("g.node")} == layers)
 
 
+def test_histograms_and_precision_and_recall_are_drawn(tensorboard: str, browser: Any) -> None:
+    for tab, element in (("histograms", "vz-histogram-timeseries"), ("distributions", "vz-distribution-chart")):
+        page = Page(browser, f"{tensorboard}/#{tab}")
+        page.wait(lambda page=page: page.shows("gradients/network.conv1.weight"))
+        page.wait(lambda page=page, element=element: any(drawn.rect["height"] > 50 for drawn in page.elements(element)))
+    page = Page(browser, f"{tensorboard}/#pr_curves")
+    page.wait(lambda: page.shows("test/0", "test/9", "is at"))
+
+
+def test_the_projector_draws_the_digits(tensorboard: str, runs: list[Path], browser: Any) -> None:
+    page = Page(browser, f"{tensorboard}/#projector", height=800)
+    try:
+        for _ in range(2):  # TensorBoard's frame of a plugin, with the frame of the projector in it
+            page.wait(lambda: browser.find_elements("css selector", "iframe"))
+            browser.switch_to.frame(browser.find_element("css selector", "iframe"))
+        page.wait(lambda: page.shows("2 runs found", "512x84"))
+
+        def digits() -> float:
+            """The fraction of black pixels: the background of the digits. The page is white."""
+            canvas = max(page.elements("canvas"), key=lambda found: found.rect["width"])
+            pixels = np.asarray(Image.open(io.BytesIO(canvas.screenshot_as_png)).convert("L"))
+            return float((pixels < 8).mean())
+
+        page.wait(lambda: digits() > 0.1)
+    finally:
+        browser.switch_to.default_content()
+
+
 def test_runs_are_sorted_by_test_accuracy(tensorboard: str, runs: list[Path], browser: Any) -> None:
     accuracy = {}
     for run in runs:
@@ -120,10 +168,10 @@ def test_runs_are_sorted_by_test_accuracy(tensorboard: str, runs: list[Path], br
         accuracy[f"{run.parent.name}/{run.name}"] = results["test"]["accuracy"]
     by_accuracy = sorted(accuracy, key=lambda name: accuracy[name])
     page = Page(browser, f"{tensorboard}/#hparams")
-    page.wait(lambda: page.shows(*accuracy, "test.accuracy", "Descending"))
+    page.wait(lambda: page.shows(*accuracy, "test.curves/accuracy", "Descending"))
     assert [name for name in page.words() if name in ("model", "batch_size", "seed")][0] == "model"  # it differs
     for direction, expected in (("Ascending", by_accuracy), ("Descending", by_accuracy[::-1])):
-        for choice in ("test.accuracy", direction):
+        for choice in ("test.curves/accuracy", direction):
             item = next(item for item in page.elements("paper-item") if text(item) == choice)  # the first menu sorts
             browser.execute_script("arguments[0].click()", item)  # in a menu that is closed
         page.wait(lambda expected=expected: rows(page, expected) == expected)

@@ -110,7 +110,7 @@ def test_results_are_those_of_the_last_checkpoint(
     results, checkpoint = read_results(outcome.run), outcome.run / "checkpoints" / "last.ckpt"
     assert (results["epochs"], results["steps"], results["stopped_early"]) == (epochs, steps, stopped_early)
     assert ("stopped early after step" in outcome.out) == stopped_early
-    assert ("stopped_early_after_step" in scalars(outcome.run / "test")) == stopped_early
+    assert ("details/stopped_early_after_step" in scalars(outcome.run / "test")) == stopped_early
     assert load_checkpoint(checkpoint)["global_step"] == steps
     assert sorted(map(int, results["curves"]["loss"]["validation"])) == validated
     rounding = ROUNDED_IMAGES if "16-" in options[0] else 0
@@ -252,6 +252,10 @@ def test_printed_config_given_back(
         ("--trainer.callbacks=ModelCheckpoint --trainer.callbacks.filename=best", "must not write last.ckpt, best"),
         ("--trainer.callbacks=LearningRateFinder", "LearningRateFinder is not supported: it trains with a rate"),
         ("--trainer.callbacks=BatchSizeFinder", "BatchSizeFinder is not supported: it trains with a batch size"),
+        (
+            "--trainer.callbacks=BackboneFinetuning",
+            "BackboneFinetuning is not supported: a resumed training would not train the unfrozen layers. Return a",
+        ),
         (
             "--trainer.callbacks=StochasticWeightAveraging --trainer.callbacks.swa_lrs=0.1",
             "StochasticWeightAveraging is not supported: it averages after the last save. Use EMAWeightAveraging.",

@@ -20,7 +20,7 @@ def points(run: Path, sub_run: str) -> list[int]:
     """The steps of a curve in TensorBoard, in the order in which they were written."""
     if not (run / sub_run).exists():
         return []
-    return [event.step for event in EventAccumulator(str(run / sub_run)).Reload().Scalars("loss")]
+    return [event.step for event in EventAccumulator(str(run / sub_run)).Reload().Scalars("curves/loss")]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_the_last_validation_of_an_epoch_is_its_point(cli: RunCLI) -> None:
     once = cli(*QUICK, "--trainer.max_epochs=2").run
     for tag in ("loss", "accuracy"):
         assert curves(twice)[tag]["validation"] == curves(once)[tag]["validation"]
-        written = [EventAccumulator(str(run / "validation")).Reload().Scalars(tag) for run in (twice, once)]
+        written = [EventAccumulator(str(run / "validation")).Reload().Scalars(f"curves/{tag}") for run in (twice, once)]
         assert [event.value for event in written[0]] == [event.value for event in written[1]]
 
 

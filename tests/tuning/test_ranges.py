@@ -104,7 +104,7 @@ def test_without_optuna_a_line_says_how_to_install_it(cli: RunCLI, monkeypatch: 
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "optuna", None)
     outcome = cli("tune", "--config=configs/lenet5.yaml", "--search=configs/search.yaml")
-    assert (outcome.code, outcome.err) == (1, 'error: tune needs optuna: pip install -e ".[tune]"\n')
+    assert (outcome.code, outcome.err) == (1, 'error: optuna is not installed. tune needs: pip install -e ".[tune]"\n')
 
 
 def test_a_damaged_study_is_named(cli: RunCLI, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ class Difference(Section):
 def draw_errors(report: Numbers, comparison: Comparison) -> Figure:
     """Draw a mark for every run, the mean with its interval, and the published single run."""
     networks, ink = report["networks"], rcParams["text.color"]
-    figure = Figure(figsize=(style.WIDTH, 1.5 + 0.75 * len(networks)))
+    figure = Figure(figsize=(style.WIDTH, 1.5 + 0.6 * len(networks)))
     axes = figure.add_subplot(xlabel=f"Errors in {report['images']:,} test images", title="Errors of every run")
     for row, network in enumerate(networks):
         runs = np.array([run["errors"] for run in network["runs"]])
