@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from src.system.errors import UserError
 from src.tuning.ranges import read_ranges
 from tests.conftest import RunCLI
 
@@ -28,35 +29,49 @@ def test_each_form_is_a_range(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("model.rl: {log: [1e-4, 0.1]}", "model.rl: "),
-        ("modle.lr: {log: [1e-4, 0.1]}", "modle.lr can't be searched."),
-        ("data.val_size: {int: [1000, 5000]}", "data.val_size can't be searched."),
-        ("seed_everything: {int: [0, 5]}", "seed_everything can't be searched."),
-        ("model.lr: [1e-4, 0.1]", 'model.lr: ["1e-4", 0.1] is not a range. Write {log: '),
-        ("model.lr: {log: [0.1]}", 'model.lr: {"log": [0.1]} is not a range.'),
-        ("model.lr: {logarithmic: [0.1, 1]}", 'model.lr: {"logarithmic": [0.1, 1]} is not a range.'),
-        ("model.lr: {log: [0, 0.1]}", 'model.lr: {"log": [0, 0.1]} is not a range.'),
-        ("model.lr: {float: [1, 0.1]}", 'model.lr: {"float": [1, 0.1]} is not a range.'),
-        ("model.lr: {float: [low, high]}", 'model.lr: {"float": ["low", "high"]} is not a range.'),
-        ("data.max_shift: {int: [0, 1.5]}", 'data.max_shift: {"int": [0, 1.5]} is not a range.'),
-        ("model.schedule: {choice: []}", 'model.schedule: {"choice": []} is not a range.'),
-        ("model.schedule: {choice: [constant, linear]}", "model.schedule: "),
-        ("data.batch_size: {float: [1, 8]}", "data.batch_size: --data.batch_size 1.0 is not valid"),
-        ("data.max_shift: {int: [0, 28]}", "data.max_shift: 28 is refused: max_shift is 28; it must be 0 … 27"),
-        ("model.lr: {float: [0, 1]}", "model.lr: 0.0 is refused: lr is 0.0; it must be positive."),
-        ("model.width: {int: [-1, 8]}", "model.width: -1 is refused: "),
+        ("modle.lr: {log: [1e-4, 0.1]}", ": modle.lr can't be searched."),
+        ("data.val_size: {int: [1000, 5000]}", ": data.val_size can't be searched."),
+        ("seed_everything: {int: [0, 5]}", ": seed_everything can't be searched."),
+        ("model.lr: [1e-4, 0.1]", ': model.lr: ["1e-4", 0.1] is not a range. Write {log: '),
+        ("model.lr: {log: [0.1]}", ': model.lr: {"log": [0.1]} is not a range.'),
+        ("model.lr: {logarithmic: [0.1, 1]}", ': model.lr: {"logarithmic": [0.1, 1]} is not a range.'),
+        ("model.lr: {log: [0, 0.1]}", ': model.lr: {"log": [0, 0.1]} is not a range.'),
+        ("model.lr: {float: [1, 0.1]}", ': model.lr: {"float": [1, 0.1]} is not a range.'),
+        ("model.lr: {float: [low, high]}", ': model.lr: {"float": ["low", "high"]} is not a range.'),
+        ("data.max_shift: {int: [0, 1.5]}", ': data.max_shift: {"int": [0, 1.5]} is not a range.'),
+        ("model.schedule: {choice: []}", ': model.schedule: {"choice": []} is not a range.'),
         ("- model.lr", " names no settings."),
         ("", " names no settings."),
         ("model.lr: {", " is not YAML: "),
     ],
 )
-def test_a_mistake_in_the_search_file_is_named(cli: RunCLI, tmp_path: Path, content: str, message: str) -> None:
+def test_a_wrong_form_is_named(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text(content)
+    with pytest.raises(UserError) as refused:
+        read_ranges(file)
+    assert str(refused.value).startswith(f"{file}{message}")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("model.rl: {log: [1e-4, 0.1]}", "model.rl: "),
+        ("model.schedule: {choice: [constant, linear]}", "model.schedule: "),
+        ("data.batch_size: {float: [1, 8]}", "data.batch_size: --data.batch_size 1.0 is not valid"),
+        ("data.max_shift: {int: [0, 28]}", "data.max_shift: 28 is refused: max_shift is 28; it must be 0 … 27"),
+        ("model.lr: {float: [0, 1]}", "model.lr: 0.0 is refused: lr is 0.0; it must be positive."),
+        ("model.width: {int: [-1, 8]}", "model.width: -1 is refused: "),
+        ("model.lr: {log: [1, 0.1]}", 'model.lr: {"log": [1, 0.1]} is not a range.'),
+    ],
+)
+def test_a_mistake_in_the_search_file_ends_the_command(cli: RunCLI, tmp_path: Path, content: str, message: str) -> None:
     file = tmp_path / "search.yaml"
     file.write_text(content)
     outcome = cli("tune", "--model=tests.tiny.Tiny", "--data.val_size=100", f"--search={file}", f"--output={tmp_path}")
     assert outcome.code in (1, 2), outcome
-    assert outcome.err.startswith(f"error: {file}"), outcome.err
-    assert message in outcome.err
+    assert outcome.err.startswith(f"error: {file}: {message}"), outcome.err
     assert len(outcome.err.splitlines()) <= 2
     assert [path.name for path in tmp_path.iterdir()] == ["search.yaml"]
 
