@@ -5,7 +5,7 @@ ARGS ?=
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lenet5 cnn compare tensorboard test test-slow screenshot browser lint bench clean
+.PHONY: help setup lenet5 cnn compare demo tensorboard test test-slow screenshot browser lint bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,6 +26,9 @@ cnn: .venv/.ready ## train CNN for 12 epochs and test it (about 9 minutes on two
 compare: .venv/.ready ## train the missing runs of both networks with five seeds and compare (about 80 minutes on two cores)
 	$(BIN)/python -m src compare --train configs/lenet5.yaml configs/cnn.yaml --seeds 5 $(ARGS)
 
+demo: .venv/.ready ## show a page on which you draw digits for the newest run of each network
+	$(BIN)/python -m src demo $(ARGS)
+
 tensorboard: .venv/.ready ## show the curves of all runs at http://localhost:6006
 	$(BIN)/tensorboard --host localhost --logdir lightning_logs
 
@@ -35,8 +38,9 @@ test: .venv/.ready ## run the tests (about 6 minutes on two cores)
 test-slow: .venv/.ready ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-screenshot: .venv/.ready ## write docs/tensorboard.png from version_0 of both networks
+screenshot: .venv/.ready ## write docs/tensorboard.png and docs/demo.png from version_0 of both networks
 	RUNS=lightning_logs SCREENSHOT=docs/tensorboard.png $(BIN)/python -m pytest tests/tensorboard/test_tensorboard.py -k both_curves
+	RUNS=lightning_logs DEMO_SCREENSHOT=docs/demo.png $(BIN)/python -m pytest tests/inference/test_demo.py -k drawn
 
 browser: ## install Chromium for the tests that open a page (Debian and Ubuntu)
 	command -v chromedriver || { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends chromium chromium-driver; }

@@ -72,7 +72,7 @@ def enlarged_mnist(data_dir: Path, images: int) -> list[Item]:
 def other_hands() -> list[Item]:
     """scikit-learn's digits: 1,797 of 8×8 pixels by 43 people, 20 times as large."""
     data = load_digits()
-    pictures = (Image.fromarray(np.uint8(image * 255 / 16)) for image in data.images)
+    pictures = (Image.fromarray((image * 255 / 16).astype(np.uint8)) for image in data.images)
     large = [picture.resize((160, 160), Image.Resampling.BICUBIC) for picture in pictures]
     return list(zip(large, data.target.tolist(), strict=True))
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 
 ROOT = Path(__file__).parents[1]
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["pytest", "src.cli.main", "src.comparison.compare"])
+CONTEXT.set_forkserver_preload(["pytest", "src.cli.main", "src.comparison.compare", "src.tuning.tune"])
 
 
 class Outcome(NamedTuple):
@@ -146,12 +146,19 @@ def command_line_with_forked_trainings(*args: str) -> int:
 class ForkedPopen:
     """A `subprocess.Popen` of ``python -m src`` that forks this process."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(
+        self, command: list[str], stdout: Any = None, stderr: Any = None, env: dict[str, str] | None = None
+    ) -> None:
         assert command[:3] == [sys.executable, "-m", "src"]
+        self.code: int | None = None
         sys.stdout.flush()
         self.pid = os.fork()
         if self.pid:
             return
+        os.environ.update(env or {})
+        for file, descriptor in ((stdout, 1), (stderr, 2)):
+            if file is not None:
+                os.dup2(file.fileno(), descriptor)
         try:
             code: Any = command_line(*command[3:])
         except SystemExit as exit_:
@@ -160,14 +167,10 @@ class ForkedPopen:
         sys.stderr.flush()
         os._exit(code)
 
-    def __enter__(self) -> "ForkedPopen":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
     def send_signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def wait(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+    def poll(self) -> int | None:
+        if self.code is None and (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
+            self.code = os.waitstatus_to_exitcode(ended[1])
+        return self.code

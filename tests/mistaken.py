@@ -1,5 +1,6 @@
 """Networks with mistakes that a user makes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -142,3 +143,8 @@ class FailingCallback(Callback):
 class CallbackWithFailingInit(Callback):
     def __init__(self) -> None:
         look_up({})
+
+
+class TakesFunctions(Tiny):
+    def __init__(self, activations: list[Callable], **kwargs: Any) -> None:
+        super().__init__(**kwargs)

@@ -1,5 +1,6 @@
 """The commands of the command line. To add one, write its options and what it does, and add it to `COMMANDS`."""
 
+from argparse import SUPPRESS
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -8,13 +9,14 @@ from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser
 
-from src.cli.messages import NAME_A_CHECKPOINT, PROGRAM
+from src.cli.messages import NAME_A_CHECKPOINT, NAME_A_NETWORK, PROGRAM
 from src.cli.settings import recipe_of, runs_folder, short_name
 from src.runs.folder import run_folder
 from src.runs.network import TrainedNetwork, import_network
 from src.runs.recipe import SEED, SURROUNDINGS
 from src.system.errors import UserError
 from src.tensorboard.board import TensorBoard
+from src.training.stopping import Interrupted
 
 
 class Command(NamedTuple):
@@ -25,6 +27,7 @@ class Command(NamedTuple):
     # What the command does, given its settings, the parser of `fit`, and the words of the command line.
     # None: it is a method of the CLI and needs a Trainer; Lightning adds the options of trainer, model and data.
     run: Callable[[Namespace, LightningArgumentParser, list[str]], None] | None = None
+    trains: bool = False  # whether such a command takes the settings of network, data and Trainer, as `fit` does
 
 
 def _add_fit_options(parser: LightningArgumentParser) -> None:
@@ -67,12 +70,38 @@ def _export(given: Namespace, fit: LightningArgumentParser, words: list[str]) ->
     export(trained, Path(given.output) if given.output else run_folder(checkpoint))
 
 
+def _add_demo_options(parser: LightningArgumentParser) -> None:
+    text = "A checkpoint. Default: the newest finished run of each network in lightning_logs."
+    parser.add_argument("--ckpt_path", type=str, help=text)
+    parser.add_argument("--also", nargs="+", type=str, default=[], metavar="CKPT", help="More checkpoints.")
+    parser.add_argument("--port", type=PositiveInt, help="Port of the page. Default: the first free one from 7860 on.")
+    text = "Folder for pictures that were read wrong."
+    parser.add_argument("--drawings", type=str, default="drawings", metavar="FOLDER", help=text)
+    text = "Your own network classes (module.Class) that appear in the checkpoints."
+    parser.add_argument("--model", nargs="+", metavar="MODULE.CLASS", help=text)
+
+
+def _demo(given: Namespace, fit: LightningArgumentParser, words: list[str]) -> None:
+    from src.inference.demo import newest_checkpoints, show
+
+    for class_path in given.model or []:
+        import_network(class_path)
+    if given.ckpt_path is None and given.also:
+        raise UserError(NAME_A_CHECKPOINT)
+    checkpoints = [Path(path) for path in (given.ckpt_path, *given.also)] if given.ckpt_path else newest_checkpoints()
+    try:
+        show(checkpoints, given.port, Path(given.drawings))
+    except Interrupted:
+        print("The demo has ended.")
+
+
 def _add_compare_options(parser: LightningArgumentParser) -> None:
     text = "Folders with finished runs, at any depth."
     parser.add_argument("folders", nargs="*", default=[], metavar="FOLDER", help=text)
     text = "Train the missing runs of these configs first."
     parser.add_argument("--train", nargs="+", metavar="CONFIG", help=text)
     parser.add_argument("--seeds", type=PositiveInt, default=5, help="Number of runs of each config for --train.")
+    parser.add_argument("--jobs", type=PositiveInt, default=1, help="Number of runs to train at a time.")
     text = "The largest difference that does not matter, in test images."
     parser.add_argument("--margin", type=NonNegativeFloat, default=10.0, help=text)
     parser.add_argument("--name", type=str, help="Name of the comparison. Default: the names of the networks.")
@@ -89,8 +118,7 @@ def _compare(given: Namespace, fit: LightningArgumentParser, words: list[str]) -
 
     if not given.folders and not given.train:
         raise UserError("Name folders of runs, or configs: compare lightning_logs/lenet5 lightning_logs/cnn")
-    if given.name is not None and (given.name in ("", "..") or Path(given.name).name != given.name):
-        raise UserError(f"--name {given.name!r} is not the name of a folder.")
+    _folder_name(given.name)
     for class_path in given.model or []:
         import_network(class_path)
     planned: list[Trainings] = []
@@ -110,10 +138,76 @@ def _compare(given: Namespace, fit: LightningArgumentParser, words: list[str]) -
         given.name,
         Path(given.data_dir) if given.data_dir else None,
         [*PROGRAM.split(), *words],
+        given.jobs,
     )
     report = collect_numbers(comparison)
     page = write_report(report, comparison)
     print(f"\n{summarise(report)}\n\nReport: {page}")
+
+
+def _add_tune_options(parser: LightningArgumentParser) -> None:
+    _add_fit_options(parser)
+    text = "YAML file of the settings to search and their ranges, such as model.lr: {log: [1e-4, 1e-1]}"
+    parser.add_argument("--search", type=str, metavar="FILE", help=text)
+    text = "Number of finished trials in all, over all processes and restarts."
+    parser.add_argument("--trials", type=PositiveInt, default=50, help=text)
+    text = "Number of runs of each trial, with different seeds. Their mean errors count."
+    parser.add_argument("--seeds", type=PositiveInt, default=1, help=text)
+    text = "End a trial that has more errors after an epoch than half of the others had."
+    parser.add_argument("--prune", type=bool, default=True, help=text)
+    text = "Number of runs of each of the best two trials with fresh seeds, at the end."
+    parser.add_argument("--fresh", type=NonNegativeInt, default=5, help=text)
+    text = "Configs of other recipes to compare the best trial with, in runs with the same fresh seeds."
+    parser.add_argument("--against", nargs="+", type=str, default=[], metavar="CONFIG", help=text)
+    text = "The largest difference that does not matter, in held-out images."
+    parser.add_argument("--margin", type=NonNegativeFloat, default=10.0, help=text)
+    parser.add_argument("--jobs", type=PositiveInt, default=1, help="Number of trials to train at a time.")
+    parser.add_argument("--name", type=str, help="Name of the search. Default: that of the network.")
+    parser.add_argument("--output", type=str, default="tuning", help="Folder of all searches.")
+    text = "A journal file or the URL of a database. Default: an SQLite file in the folder of the search."
+    parser.add_argument("--storage", type=str, metavar="FILE|URL", help=text)
+    parser.add_argument("--worker", type=bool, default=False, help=SUPPRESS)  # is one of the processes of --jobs
+
+
+def _tune(given: Namespace, fit: LightningArgumentParser, words: list[str]) -> None:
+    try:
+        from src.tuning.confirmation import Candidate
+        from src.tuning.ranges import read_ranges
+        from src.tuning.search import JUDGED_BY, Search
+        from src.tuning.tune import tune
+    except ModuleNotFoundError as error:
+        raise UserError(f'{error.name} is not installed. tune needs: pip install -e ".[tune]"') from None
+    if given.search is None:
+        raise UserError("Name the settings to search: --search configs/search.yaml")
+    of_fit = fit.get_defaults()
+    base = Namespace(**{name: value for name, value in vars(given).items() if name in of_fit})
+    if base.model is None:
+        raise UserError(NAME_A_NETWORK)
+    search = Search(
+        fit,
+        base,
+        [str(path) for path in given.config or []],
+        read_ranges(Path(given.search)),
+        given.trials,
+        given.seeds,
+        given.prune,
+        Path(given.output, _folder_name(given.name) or short_name(base.model.class_path).lower()),
+        given.storage,
+    )
+    against = [Candidate(Path(path).stem, fit.parse_args([f"--config={path}"])) for path in given.against]
+    for candidate in against:
+        if candidate.config.model is None:
+            raise UserError(f"{candidate.name} names no network.")
+        for name in JUDGED_BY:
+            candidate.config[name] = base[name]
+    again = None if given.worker else [*words, "--jobs", "1", "--worker", "true"]
+    tune(search, Path(given.search), against, given.fresh, given.margin, given.jobs, again)
+
+
+def _folder_name(name: str | None) -> str | None:
+    if name is not None and (name in ("", "..") or Path(name).name != name):
+        raise UserError(f"--name {name!r} is not the name of a folder.")
+    return name
 
 
 COMMANDS = {
@@ -126,7 +220,11 @@ COMMANDS = {
     "export": Command(
         "Export a checkpoint to ONNX and torch.export, and check both on the test images.", _add_export_options, _export
     ),
+    "demo": Command("Show a page on which you draw digits for one or more networks.", _add_demo_options, _demo),
     "compare": Command(
         "Compare networks by all their runs: a report with a verdict and error bars.", _add_compare_options, _compare
+    ),
+    "tune": Command(
+        "Search for settings that make few errors in held-out training images.", _add_tune_options, _tune, trains=True
     ),
 }

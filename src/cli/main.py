@@ -6,6 +6,7 @@ command line and import modules.
 
 import atexit
 import sys
+from itertools import islice
 from typing import Any
 
 from lightning import Callback, Trainer
@@ -24,6 +25,7 @@ from src.runs.checkpoints import SavedNetwork
 from src.runs.folder import Run
 from src.runs.network import load_weights
 from src.system.errors import UserError
+from src.system.machine import look_for_cuda_once
 from src.system.memory import keep_freed_pages
 from src.system.processes import StartingTogether, kill_launched_processes
 from src.training.callbacks import Progress, describe_result
@@ -60,7 +62,11 @@ class CLI(LightningCLI):
         super().setup_parser(*args)
         for name, command in COMMANDS.items():
             if command.run is not None:
-                self.parser.add_command(name, Parser())
+                parser: Any = self.init_parser() if command.trains else Parser()
+                if command.trains:
+                    self.add_default_arguments_to_parser(parser)
+                    self.add_core_arguments_to_parser(parser)
+                self.parser.add_command(name, parser)
             command.add_options(self.parser.commands[name])
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -77,7 +83,7 @@ class CLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        words = sys.argv[1:] if args is None else list(args)
+        words = _configs_first(sys.argv[1:] if args is None else list(args))
         self.processes = StartingTogether()
         with self.processes.ending_together():
             self.config = parser.parse_args(words)
@@ -166,6 +172,18 @@ class CLI(LightningCLI):
             print(describe_result(type(self.model).__name__, images, result))
 
 
+def _configs_first(words: list[str]) -> list[str]:
+    """Move the configs of a command before its options, so that an option overrides every config."""
+    command = next((number for number, word in enumerate(words) if word in COMMANDS), len(words)) + 1
+    configs, options, rest = [], [], iter(words[command:])
+    for word in rest:
+        if word.partition("=")[0] in ("--config", "-c"):
+            configs += [word, *([] if "=" in word else islice(rest, 1))]
+        else:
+            options.append(word)
+    return [*words[:command], *configs, *options]
+
+
 def _as_list(value: Any) -> list[Any]:
     return [] if value is None else value if isinstance(value, list) else [value]
 
@@ -178,6 +196,7 @@ def main(args: ArgsType = None) -> int:
     """
     silence_noise()
     keep_freed_pages()
+    look_for_cuda_once()
     texts = {name: command.help for name, command in COMMANDS.items()}
     parser = {"prog": PROGRAM, "description": "Train and compare small networks on MNIST.", "command_help": texts}
     try:

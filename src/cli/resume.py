@@ -1,5 +1,6 @@
 """Settings that a run or a checkpoint adds to the command line: which run is resumed, and from which checkpoint."""
 
+import json
 import os
 import sys
 from hashlib import sha256
@@ -19,6 +20,18 @@ from src.system.errors import UserError
 from src.system.processes import SharedError, StartingTogether
 from src.training.callbacks import describe_result
 
+# Settings that may differ between the processes of one training: where things are on a node, and what it prints.
+PLACES = frozenset(
+    {
+        "also",
+        "ckpt_path",
+        "config",
+        "data.data_dir",
+        "trainer.default_root_dir",
+        "trainer.enable_model_summary",
+        "trainer.enable_progress_bar",
+    }
+)
 CHOSEN_RUN = "RESUMED_RUN"  # environment variable that passes the choice of --resume auto to the other processes
 
 
@@ -34,6 +47,7 @@ def complete_settings(
     given, run = config[command], None
     if not 0 <= given.seed_everything < 2**32:
         raise UserError(f"--seed_everything is {given.seed_everything}; it must be 0 … {2**32 - 1}.")
+    refuse_different_settings(processes, config, parser.commands[command])
     if command == "fit" and given.resume and (run := run_to_resume(given, fit_parser, processes)):
         words = words_to_resume(run, given, words)
         with no_imports():
@@ -84,6 +98,17 @@ def run_to_resume(given: Namespace, parser: LightningArgumentParser, processes: 
     return Run(Path(chosen)) if chosen else None
 
 
+def refuse_different_settings(processes: StartingTogether, config: Namespace, parser: LightningArgumentParser) -> None:
+    """Raise a `SharedError` if the processes were started with different settings."""
+    if processes.size == 1:
+        return
+    settings = {"command": config.subcommand} | recipe_of(config[config.subcommand], parser, PLACES)
+    first, *others = map(json.loads, processes.share(json.dumps(settings, default=str)))
+    for rank, other in enumerate(others, start=1):
+        if changed := differences(first, other):
+            raise SharedError(f"Process {rank} has other settings than process 0: {', '.join(changed)}.")
+
+
 def refuse_different_checkpoints(processes: StartingTogether, paths: list[str | None]) -> None:
     """Raise a `SharedError` if the processes read different checkpoints, as on nodes without a shared folder."""
     if processes.size == 1:
@@ -107,8 +132,6 @@ def words_to_resume(run: Run, given: Namespace, words: list[str]) -> list[str]:
     trainer = run.config.get("trainer")
     if not isinstance(trainer, dict):
         raise UserError(f"{run.config_file} is damaged: it has no settings of the trainer.")
-    if trainer.get("max_steps") not in (None, -1):
-        raise UserError("A training with --trainer.max_steps cannot be resumed exactly. Use --trainer.max_epochs.")
     # A run without a checkpoint starts again from the beginning, in its folder.
     checkpoint = Path(given.resume) if Path(given.resume).is_file() else run.checkpoint
     if given.resume == "auto":  # its settings are those of the command line

@@ -37,6 +37,7 @@ def compare(
     name: str | None,
     data_dir: Path | None,
     command: list[str],
+    n_processes: int = 1,
 ) -> Comparison:
     """Train the missing runs of `planned`, and compare all networks. Prints a first answer before the evaluation.
 
@@ -46,8 +47,9 @@ def compare(
         margin: The largest difference, in images, that doesn't matter.
         output: Folder of all comparisons.
         name: Folder of this one; by default the names of the networks.
-        data_dir: Folder of the data; by default that of the first run.
+        data_dir: Of the data; by default that of the first run.
         command: The command line that makes the comparison again.
+        n_processes: How many runs are trained at a time.
     """
     groups, left_out = find_groups(folders)
     for trainings in planned:
@@ -57,7 +59,7 @@ def compare(
     names = dict.fromkeys(group.name for group in groups)
     folder = output / (name or re.sub(r"[^\w.-]", "_", "-vs-".join(names).lower()).lstrip("."))
     number_of_runs = fix_number(planned, folder / "plan.json")
-    for group in train_missing(planned):
+    for group in train_missing(planned, n_processes):
         merge(groups, group)
     count_each_seed_once(groups, left_out)
     name_apart(groups)

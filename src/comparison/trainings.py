@@ -1,19 +1,18 @@
-"""The runs that a comparison still needs: trained one after the other, each in its own process."""
+"""The runs that a comparison still needs: each is trained in its own process, one or several at a time."""
 
 import json
-import signal
-import subprocess
-import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from src.comparison.groups import Group, find_group
+from src.runs.folder import find_runs
+from src.runs.recipe import SURROUNDINGS, has_recipe
 from src.system.errors import UserError
 from src.system.files import replace_when_whole
-from src.training.stopping import SIGNALS, Interrupted, handle_signals
+from src.training.side_by_side import Job, run_side_by_side
 
 KEPT = "Finished runs are kept. Run the same command again to continue."
 
@@ -31,28 +30,58 @@ class Trainings:
     def finished(self) -> Group:
         return find_group(self.name, self.folder, self.settings, range(self.n_seeds))
 
+    def has(self, seed: int) -> bool:
+        """Whether the run with this seed is finished."""
+        return seed in [run.results["seed"] for run in self.finished().runs]
 
-def train_missing(planned: list[Trainings]) -> list[Group]:
+    def is_training(self, seed: int) -> bool:
+        """Whether a process trains the run with this seed."""
+        settings, ignored = self.settings | {"seed_everything": seed}, SURROUNDINGS | {"data.seed"}
+        return any(has_recipe(run, settings, ignored) and run.is_busy for run in find_runs(self.folder))
+
+    def lock(self, seed: int) -> Path:
+        """The file that is locked while a comparison trains the run with this seed."""
+        digest = sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+        return self.folder.parent / ".locks" / f"{digest[:12]}-seed{seed}"
+
+
+def train_missing(planned: list[Trainings], n_processes: int = 1) -> list[Group]:
     """Train every config with every seed. Finished runs are skipped; an interrupted run is continued.
 
-    The networks take turns, so that other load on the machine affects all of them.
+    The networks take turns, so that other load on the machine affects all of them. Several comparisons may share the
+    folder of the runs: each run is trained by one of them.
+
+    Args:
+        planned: What to train.
+        n_processes: How many runs are trained at a time.
 
     Returns:
         The runs of each config.
+
+    Raises:
+        UserError: A training has failed. The others were trained.
     """
     wanted = [(seed, trainings) for seed in range(planned[0].n_seeds) for trainings in planned] if planned else []
-    for number, (seed, trainings) in enumerate(wanted, start=1):
-        if seed in [run.results["seed"] for run in trainings.finished().runs]:
-            continue
-        print(f"\nRun {number} of {len(wanted)}: {trainings.name}, seed {seed}{_time_left(wanted)}", flush=True)
-        command = [sys.executable, "-m", "src", "fit", "--config", trainings.config]
-        code = _run([*command, "--seed_everything", str(seed), "--resume", "auto"])
-        if (number := code - 128 if code > 0 else -code) in SIGNALS:  # below 0: while Python started or shut down
-            raise Interrupted(number, KEPT)
-        if code != 0:
-            failed = f"The training of {trainings.name} with seed {seed} failed with exit code {code}; see above."
-            raise UserError(f"{failed} {KEPT}")
+    jobs = [
+        _job(number, seed, trainings, wanted, n_processes)
+        for number, (seed, trainings) in enumerate(wanted, start=1)
+        if not trainings.has(seed)
+    ]
+    if failed := run_side_by_side(jobs, n_processes, KEPT):
+        raise UserError("\n".join([*failed, KEPT]))
     return [trainings.finished() for trainings in planned]
+
+
+def _job(number: int, seed: int, trainings: Trainings, wanted: list[tuple[int, Trainings]], n_processes: int) -> Job:
+    words = ["fit", "--config", trainings.config, "--seed_everything", str(seed), "--resume", "auto"]
+    return Job(
+        f"{Path(trainings.config).stem}, seed {seed}",
+        words if n_processes == 1 else [*words, "--trainer.enable_model_summary=false"],
+        lambda: f"\nRun {number} of {len(wanted)}: {trainings.name}, seed {seed}{_time_left(wanted, n_processes)}",
+        trainings.lock(seed),
+        lambda: trainings.has(seed),
+        lambda: trainings.is_training(seed),
+    )
 
 
 def fix_number(planned: list[Trainings], path: Path) -> str:
@@ -80,29 +109,11 @@ def fix_number(planned: list[Trainings], path: Path) -> str:
     )
 
 
-def _time_left(wanted: list[tuple[int, Trainings]]) -> str:
+def _time_left(wanted: list[tuple[int, Trainings]], n_processes: int) -> str:
     seconds = 0.0
     for trainings in {id(trainings): trainings for _, trainings in wanted}.values():
         done = [run.results["train_seconds"] for run in trainings.finished().runs]
         if not done:
             return " (time left unknown until each network has a run)"
         seconds += (trainings.n_seeds - len(done)) * sum(done) / len(done)
-    return f" (about {max(1, round(seconds / 60))} min left)"
-
-
-def _run(command: list[str]) -> int:
-    """Run a training until it ends, or until it has stopped on a signal and saved its state."""
-    received: list[int] = []
-    with subprocess.Popen(command) as process:
-
-        def pass_on(number: int, frame: FrameType | None) -> None:
-            received.append(number)
-            process.send_signal(number)  # a terminal sends it to both processes; twice counts once
-
-        handlers = {number: signal.getsignal(number) for number in SIGNALS}
-        handle_signals(pass_on)
-        try:
-            return process.wait() or (128 + received[0] if received else 0)  # 0: it had ended before the signal
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+    return f" (about {max(1, round(seconds / n_processes / 60))} min left)"

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.data.distortion import Distortion
+
 
 class RawBatch(NamedTuple):
     """The share of one device in a global batch, before the images are scaled.
@@ -20,6 +22,7 @@ class RawBatch(NamedTuple):
     labels_N: Tensor  # int64
     weight: float  # number of devices / number of images in the global batch
     shifts_N2: Tensor | None = None  # int64: pixels by which each image is shifted down and right
+    random_NP: Tensor | None = None  # float32: the random numbers of each image's distortion
 
 
 @dataclass(eq=False, repr=False)
@@ -37,6 +40,7 @@ class GlobalBatches:
     batch_size: int  # images in a global batch
     seed: int | None = None  # shuffles, with a new order in each epoch; None keeps the order of the data set
     max_shift: int = 0  # draws shifts of -max_shift … max_shift pixels for each image in each epoch
+    distortion: Distortion | None = None  # draws its random numbers for each image in each epoch
     rank: int = 0  # of this device
     world_size: int = 1  # number of devices
 
@@ -86,9 +90,14 @@ class GlobalBatches:
             begin, end = (start + size * rank // self.world_size for rank in (self.rank, self.rank + 1))
             share = slice(begin, end)
             index = share if order_N is None else order_N[share]
+            random_NP = None
+            if self.distortion is not None:
+                random = np.random.default_rng((self.seed or 0, self.epoch, number))
+                random_NP = self.distortion.draw(random, size)[begin - start : end - start].to(device)
             yield RawBatch(
                 self.images_NHW[index],
                 self.labels_N[index],
                 self.world_size / size,
                 None if shifts_N2 is None else shifts_N2[share],
+                random_NP,
             )

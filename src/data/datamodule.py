@@ -10,8 +10,9 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from src.data.batches import GlobalBatches, RawBatch
+from src.data.distortion import Distortion
 from src.data.pictures import SIZE, ImageFile, read_images
-from src.data.source import Split, fetch_mnist, read_mnist, read_other
+from src.data.source import SPLITS, Split, fetch_mnist, read_mnist, read_other
 from src.system.errors import UserError
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels, scaled to 0…1
@@ -29,6 +30,11 @@ class MNISTDataModule(LightningDataModule):
             Without it the pixels are in 0…1.
         max_shift: In each epoch, shift each training image vertically and horizontally by random numbers of
             pixels up to this one.
+        max_rotation: In each epoch, rotate each training image by a random angle up to this one, in degrees.
+        max_scaling: Multiply the size of each training image by a random factor; 0.1 means 0.9 … 1.1.
+        max_shear: Shear each training image horizontally by a random angle up to this one, in degrees.
+        elastic: Move the pixels of each training image by smooth random displacements with this standard deviation,
+            in pixels (see `src.data.distortion`).
         seed: Seed of the order of the training images and of the choice of the held-out images.
         classes: Names of the classes of another data set, in the order of their labels. Its four files belong in
             `data_dir` itself, and nothing is downloaded. By default the data set is MNIST, and its classes are 0 to 9.
@@ -45,6 +51,10 @@ class MNISTDataModule(LightningDataModule):
         val_size: int = 0,
         normalize: bool = True,
         max_shift: int = 0,
+        max_rotation: float | None = None,
+        max_scaling: float | None = None,
+        max_shear: float | None = None,
+        elastic: float | None = None,
         seed: int = 0,
         classes: list[str] | None = None,
         images: list[str] | None = None,
@@ -62,10 +72,13 @@ class MNISTDataModule(LightningDataModule):
         self.val_size = val_size
         self.normalize = normalize
         self.max_shift = max_shift
+        distortion = Distortion(max_rotation or 0, max_scaling or 0, max_shear or 0, elastic or 0)
+        self.distortion = None if distortion == Distortion() else distortion
         self.seed = seed
         self.is_mnist = classes is None
         self.classes = classes or [str(digit) for digit in range(10)]
         self.images = images
+        self.splits = SPLITS  # that prepare_data verifies; a search for settings leaves out the test images
         self.files: list[ImageFile] = []  # the files that `images` names, read by setup("predict")
 
     def prepare_data(self) -> None:
@@ -77,8 +90,8 @@ class MNISTDataModule(LightningDataModule):
         if self.images is not None:
             return
         if self.is_mnist:
-            fetch_mnist(self.data_dir)
-        else:
+            fetch_mnist(self.data_dir, self.splits)
+        elif "t10k" in self.splits:
             self._read("t10k")
         n_train = len(self._read("train")[1])
         if not 0 <= self.val_size < n_train:
@@ -107,7 +120,8 @@ class MNISTDataModule(LightningDataModule):
     def train_dataloader(self) -> GlobalBatches:
         # With `overfit_batches` every epoch must have the same batches, so they aren't shuffled.
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        return self._batches(*self.train, seed=None if overfit else self.seed, max_shift=self.max_shift)
+        seed = None if overfit else self.seed
+        return self._batches(*self.train, seed=seed, max_shift=self.max_shift, distortion=self.distortion)
 
     def val_dataloader(self) -> GlobalBatches:
         return self._batches(*self.val)
@@ -118,8 +132,11 @@ class MNISTDataModule(LightningDataModule):
     def predict_dataloader(self) -> GlobalBatches:
         return self._batches(*self.test)
 
+    def transfer_batch_to_device(self, batch: RawBatch, device: torch.device, dataloader_idx: int) -> RawBatch:
+        return batch  # `_batches` has moved all images
+
     def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> tuple[Tensor, Tensor, float]:
-        """Shift, scale to 0…1 and normalise on the device. So the transfer needs only one byte per pixel.
+        """Shift, distort, scale to 0…1 and normalise on the device. So the transfer needs only one byte per pixel.
 
         Returns:
             Images (N, 1, 28, 28) as float32, labels (N,), and the weight of each image in the loss of the step.
@@ -127,10 +144,12 @@ class MNISTDataModule(LightningDataModule):
         images_NHW = batch.images_NHW
         if batch.shifts_N2 is not None:
             images_NHW = shift(images_NHW, batch.shifts_N2, self.max_shift)
+        if self.distortion is not None and batch.random_NP is not None:
+            images_NHW = self.distortion(images_NHW, batch.random_NP)
         return self.preprocess(images_NHW), batch.labels_N, batch.weight
 
     def preprocess(self, images_NHW: Tensor) -> Tensor:
-        """Scale raw images, uint8 (N, 28, 28), to 0…1 and normalise them: the input of a network, (N, 1, 28, 28)."""
+        """Scale raw images, (N, 28, 28) in 0…255, to 0…1 and normalise them: the input of a network, (N, 1, 28, 28)."""
         x_NCHW = images_NHW.unsqueeze(1).float().div_(255)
         return x_NCHW.sub_(MEAN).div_(STD) if self.normalize else x_NCHW
 

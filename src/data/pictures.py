@@ -4,6 +4,7 @@ import glob
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ def _find(name: str) -> list[tuple[Path, str]]:
         return [(path, f"{error.strerror}.")]
 
 
-def read_image(path: Path) -> Tensor:
+def read_image(source: Path | BinaryIO) -> Tensor:
     """Convert a picture of one digit, bright on dark or dark on bright, to an image like those of MNIST.
 
     The ink is separated from the paper under uneven light. Specks and objects at the edge are removed, and
@@ -84,7 +85,7 @@ def read_image(path: Path) -> Tensor:
     Raises:
         UserError: The file can't be read, is too large or shows no digit.
     """
-    return to_mnist(_read(path))
+    return to_mnist(_read(source))
 
 
 def to_mnist(grey_HW: Plane) -> Tensor:
@@ -102,12 +103,12 @@ def to_mnist(grey_HW: Plane) -> Tensor:
     return torch.from_numpy(image_HW)
 
 
-def _read(path: Path) -> Plane:
+def _read(source: Path | BinaryIO) -> Plane:
     """Read the first picture of a file, upright, as grey values 0…255 with at most WORKING_SIZE pixels a side."""
-    if not path.is_file():
-        raise UserError("This is not a file." if path.exists() else "There is no such file.")
+    if isinstance(source, Path) and not source.is_file():
+        raise UserError("This is not a file." if source.exists() else "There is no such file.")
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(source, formats=FORMATS) as image:
             width, height = image.size
             if not image.info.get("progressive"):  # a progressive JPEG is always decoded at full size
                 scale = WORKING_SIZE / max(width, height)

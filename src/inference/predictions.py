@@ -65,7 +65,7 @@ def predict(
     names: Sequence[int | str] = range(10) if datamodule.is_mnist else datamodule.classes
     answers = [_answers(gather_shares(share or []), names) for share in shares]
     if trainer.is_global_zero:
-        networks = _short_names([ckpt_path, *also])
+        networks = short_names([ckpt_path, *also])
         _write(networks, _rows(list(networks), answers, datamodule.files), datamodule.files, contact_sheet)
 
 
@@ -77,7 +77,7 @@ def _answers(probabilities_NK: Tensor, names: Sequence[int | str]) -> list[Answe
     ]
 
 
-def _short_names(checkpoints: list[str]) -> dict[str, str]:
+def short_names(checkpoints: list[str]) -> dict[str, str]:
     """Map short names, as "lenet5/version_0", to the checkpoints. If two are equal, the names are the paths."""
     runs = ["/".join(run_folder(Path(checkpoint)).parts[-2:]) for checkpoint in checkpoints]
     return dict(zip(runs if len(set(runs)) == len(runs) else checkpoints, checkpoints, strict=True))

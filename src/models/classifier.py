@@ -32,10 +32,13 @@ class Classifier(LightningModule, ABC):
         schedule: "constant", or "one_cycle": the learning rate rises to `lr` and falls to almost zero, along
             cosines over all steps of the training (L. N. Smith, N. Topin, "Super-convergence: very fast
             training of neural networks using large learning rates", 2018).
+        label_smoothing: Train on targets that are mixed with the uniform distribution over the classes, with this
+            weight (C. Szegedy et al., "Rethinking the Inception architecture for computer vision", 2016). The
+            training loss contains it; the losses of validation and test do not.
         compile: Compile the network with torch's compiler, in place. The first steps then take much longer.
 
     Raises:
-        UserError: `lr` or `eps` is not positive, or a beta is not in the range from 0 to below 1.
+        UserError: `lr` or `eps` is not positive, or a beta or `label_smoothing` is not in the range from 0 to below 1.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Classifier(LightningModule, ABC):
         eps: float = 1e-7,
         betas: tuple[float, float] = (0.9, 0.999),
         schedule: Literal["constant", "one_cycle"] = "constant",
+        label_smoothing: float | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -53,10 +57,13 @@ class Classifier(LightningModule, ABC):
                 raise UserError(f"{name} is {value}; it must be positive.")
         if not all(0 <= beta < 1 for beta in betas):
             raise UserError(f"betas are {betas}; each must be at least 0 and below 1.")
+        if not 0 <= (label_smoothing or 0) < 1:
+            raise UserError(f"label_smoothing is {label_smoothing}; it must be at least 0 and below 1.")
         self.lr = lr
         self.eps = eps
         self.betas = betas
         self.schedule = schedule
+        self.label_smoothing = label_smoothing or 0.0
         self.train_metrics = EpochMetrics()
         self.val_metrics = EpochMetrics()
         self.test_metrics = EpochMetrics()
@@ -100,7 +107,7 @@ class Classifier(LightningModule, ABC):
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss_sum, _ = self._evaluate(batch, self.train_metrics)
+        loss_sum, _ = self._evaluate(batch, self.train_metrics, self.label_smoothing)
         _, _, weight = batch
         return weight * loss_sum
 
@@ -117,13 +124,13 @@ class Classifier(LightningModule, ABC):
         x_NCHW, _, _ = batch
         return self(x_NCHW.to(self.dtype)).softmax(dim=1)
 
-    def _evaluate(self, batch: Batch, metrics: EpochMetrics) -> tuple[Tensor, Tensor]:
+    def _evaluate(self, batch: Batch, metrics: EpochMetrics, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
         """Update the metrics; return the summed loss and the logits (N, K)."""
         x_NCHW, labels_N, _ = batch
         logits_NK = self(x_NCHW.to(self.dtype))
         if logits_NK.dtype.itemsize < 4:
             logits_NK = logits_NK.float()  # a sum of losses in bfloat16 has two digits
-        loss_sum = F.cross_entropy(logits_NK, labels_N, reduction="sum")
+        loss_sum = F.cross_entropy(logits_NK, labels_N, reduction="sum", label_smoothing=label_smoothing)
         metrics.update(loss_sum, logits_NK, labels_N)
         return loss_sum, logits_NK
 

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from src.models.classifier import Classifier, glorot_uniform
+from src.models.dropout import Dropout
 
 
 class CNN(Classifier):
@@ -21,11 +22,11 @@ class CNN(Classifier):
                 conv2=nn.Conv2d(32, 64, kernel_size=3),
                 pool=nn.MaxPool2d(2),
                 relu2=nn.ReLU(),
-                dropout1=nn.Dropout(0.25),
+                dropout1=Dropout(0.25),
                 flatten=nn.Flatten(),
                 dense1=nn.Linear(64 * 12 * 12, 128),
                 relu3=nn.ReLU(),
-                dropout2=nn.Dropout(0.5),
+                dropout2=Dropout(0.5),
                 dense2=nn.Linear(128, 10),
             )
         )

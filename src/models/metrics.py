@@ -26,9 +26,9 @@ class EpochMetrics(Metric):
 
     def update(self, loss_sum: Tensor, logits_NK: Tensor, labels_N: Tensor) -> None:
         """Add a batch, which may be empty."""
-        self.loss_sum += loss_sum.detach()
-        self.n_correct += (logits_NK.argmax(dim=1) == labels_N).sum()
-        self.n_images += len(labels_N)
+        self.loss_sum.add_(loss_sum.detach())  # `+=` would also set the attribute, which takes a module longer
+        self.n_correct.add_((logits_NK.argmax(dim=1) == labels_N).sum())
+        self.n_images.add_(len(labels_N))
 
     def compute(self) -> dict[str, Tensor]:
         """Return `loss`, `accuracy` (0…1), and the counts `errors` and `images`. Collective: waits for all devices."""

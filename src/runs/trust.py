@@ -61,16 +61,26 @@ def refuse_foreign_arguments(path: Path, arguments: dict[str, Any]) -> None:
     """Check the names in the arguments of a saved network before the parser imports them.
 
     Raises:
-        UserError: An argument names something else than a torch module (`nn.Module`) that is imported already.
+        UserError: One of the arguments is a `foreign_argument`.
+    """
+    if name := foreign_argument(arguments):
+        raise UserError(
+            f"{path} was made with {name}, which is not an imported torch module. "
+            "If you trust it, import it in the module of your network."
+        )
+
+
+def foreign_argument(arguments: dict[str, Any]) -> str | None:
+    """A name in the arguments of a network that is not that of a torch module (`nn.Module`) imported already, if any.
+
+    A checkpoint with such a name is refused.
     """
     for name in _importable(arguments):
         root = name.partition(".")[0]
         is_text = root != name and root not in sys.modules and find_spec(root) is None  # for example weights.pt
         if not is_text and imported_module(name) is None:
-            raise UserError(
-                f"{path} was made with {name}, which is not an imported torch module. "
-                "If you trust it, import it in the module of your network."
-            )
+            return name
+    return None
 
 
 def imported_module(class_path: str) -> type[nn.Module] | None:
@@ -83,7 +93,8 @@ def imported_module(class_path: str) -> type[nn.Module] | None:
 class _NoImports(MetaPathFinder):
     """Finds no module, so that none is imported, except those that Python and the parser import when they need them."""
 
-    ALLOWED = sys.stdlib_module_names | {"argcomplete", "jsonargparse", "lightning", "torch", "yaml"}
+    PARSER = {"argcomplete", "attr", "attrs", "docstring_parser", "jsonargparse", "pydantic", "typeshed_client", "yaml"}
+    ALLOWED = sys.stdlib_module_names | PARSER | {"lightning", "torch"}
 
     def find_spec(self, name: str, *args: Any) -> None:
         if name.partition(".")[0] not in self.ALLOWED:

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,6 +25,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SI
 # Steps between checks. Reading a value from the GPU waits for all work queued on it, and a reduction over two
 # processes took 1.3 of the 29 ms of a step of LeNet5.
 CHECK_EVERY = 20
+NO_PLATEAU = "A training with ReduceLROnPlateau cannot be resumed exactly: Lightning loses one of its updates."
 SAME_SIGNAL = 0.5  # seconds, in which srun, torchrun or `compare` may pass on a signal that the process got already
 
 
@@ -55,22 +57,16 @@ class Stopping(Callback):
         self.received_at = 0.0  # seconds
         self.agreed = 0  # signal that all processes know of
         self.save_is_due = False
-        self.diverged_at = torch.zeros((), dtype=torch.long)  # step, from 1
+        self.losses: list[tuple[int, Tensor]] = []  # steps and their losses since the last check, on the device
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Looking costs next to nothing for one process on the CPU.
-        self.check_every = 1 if trainer.world_size == 1 and pl_module.device.type == "cpu" else CHECK_EVERY
-        self.diverged_at = self.diverged_at.to(pl_module.device)
         self.saved_at = time.monotonic()
         handle_signals(self._receive)  # Lightning restores the handlers after the training
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, GradientAccumulationScheduler):  # not asked after a resume inside an epoch
                 trainer.accumulate_grad_batches = callback.get_accumulate_grad_batches(trainer.current_epoch)
-        plateau = any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
-        if plateau and trainer.ckpt_path:
-            raise UserError(
-                "A training with ReduceLROnPlateau cannot be resumed exactly: Lightning loses one of its updates."
-            )
+        if _has_plateau(trainer) and trainer.ckpt_path:
+            raise UserError(NO_PLATEAU)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if not self.received:
@@ -81,14 +77,18 @@ class Stopping(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._watch_loss(trainer, outputs)
+        step = trainer.global_step
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if isinstance(loss, Tensor):
+            self.losses.append((step, loss.detach()))
         # Without epochs between validations, Lightning counts the batches of all epochs.
         counted = batch_idx if trainer.check_val_every_n_epoch else trainer.fit_loop.epoch_loop.total_batch_idx
         validation_follows = trainer.is_last_batch or (counted + 1) % (trainer.val_check_batch or 1) == 0
+        validation_follows |= step == trainer.max_steps  # the epoch ends here
         step_ends = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        by_steps = bool(self.every_n_steps) and step_ends and trainer.global_step % self.every_n_steps == 0
+        by_steps = bool(self.every_n_steps) and step_ends and step % self.every_n_steps == 0
         by_clock = bool(self.every_n_minutes) and time.monotonic() - self.saved_at > 60 * self.every_n_minutes
-        check = validation_follows or by_steps or batch_idx % self.check_every == 0
+        check = validation_follows or by_steps or batch_idx % CHECK_EVERY == 0
         if trainer.world_size == 1:
             check |= by_clock or bool(self.received)
         if check:
@@ -96,13 +96,6 @@ class Stopping(Callback):
         if (self.agreed or self.save_is_due) and step_ends and not validation_follows:
             self._save(trainer)
             self._stop_if_agreed(trainer)
-
-    def _watch_loss(self, trainer: Trainer, outputs: Any) -> None:
-        """Note the first step with a loss that is NaN or infinite, on the device."""
-        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        if isinstance(loss, Tensor):
-            diverged = ~torch.isfinite(loss.detach()) & (self.diverged_at == 0)
-            self.diverged_at = torch.where(diverged, trainer.global_step, self.diverged_at)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The optimiser may have ruined the weights after the last loss. The checkpoint of the epoch comes next.
@@ -125,20 +118,29 @@ class Stopping(Callback):
             self._stop_if_agreed(trainer)
 
         handle_signals(end)
-        self.diverged_at = self.diverged_at.to(pl_module.device)  # a training that was resumed after its end has none
         self._agree(trainer)  # on a signal since the end of the training
         self._stop_if_agreed(trainer)
 
     def _agree(self, trainer: Trainer, save: bool = False) -> None:
         """Share signal, diverged step and whether to save. Collective: every process must call this."""
-        state = torch.tensor([self.received, 0, save], device=self.diverged_at.device)
-        state[1] = self.diverged_at
+        state = [self.received, self._first_diverged_step(), save]
         if dist.is_initialized():
-            dist.all_reduce(state, dist.ReduceOp.MAX)
-        self.agreed, diverged_at, save_is_due = state.tolist()
+            shared = torch.tensor(state, device=trainer.strategy.root_device)
+            dist.all_reduce(shared, dist.ReduceOp.MAX)
+            state = shared.tolist()
+        self.agreed, diverged_at, save_is_due = state
         self.save_is_due |= bool(save_is_due)
         if diverged_at:
             _raise_diverged(trainer, diverged_at)
+
+    def _first_diverged_step(self) -> int:
+        """The first step since the last check with a loss that is NaN or infinite, or 0. Waits for the device."""
+        if not self.losses:
+            return 0
+        steps, losses = zip(*self.losses, strict=True)
+        self.losses.clear()
+        finite = torch.isfinite(torch.stack(losses)).view(len(steps), -1).all(dim=1).tolist()
+        return 0 if all(finite) else steps[finite.index(False)]
 
     def _save(self, trainer: Trainer) -> None:
         self.saved_at, self.save_is_due = time.monotonic(), False
@@ -156,6 +158,8 @@ class Stopping(Callback):
         named = "" if module.startswith("src.") else f" --model {module}.{network.__qualname__}"
         if (path := last_checkpoint(trainer)) is None:
             raise Interrupted(self.agreed, f"{where}. Nothing was saved.")
+        if _has_plateau(trainer):
+            raise Interrupted(self.agreed, f"{where}, saved in {path}. {NO_PLATEAU}")
         go_on = f"the same command and --ckpt_path {path}"
         if isinstance(trainer.logger, RunLogger):
             go_on = f"python -m src fit --resume {trainer.logger.log_dir}{named}"
@@ -167,6 +171,10 @@ class LastCheckpoint(ModelCheckpoint):
 
     def __init__(self) -> None:
         super().__init__(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+
+    @cached_property
+    def state_key(self) -> str:  # type: ignore[override]
+        return super().state_key  # Lightning asks for it in each hook of each step
 
 
 def last_checkpoint(trainer: Trainer) -> Path | None:
@@ -204,6 +212,10 @@ def interrupted_by_signals() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _has_plateau(trainer: Trainer) -> bool:
+    return any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
 
 
 def _raise_diverged(trainer: Trainer, step: int) -> None:

@@ -20,13 +20,15 @@ from torch.nn.parameter import is_lazy
 
 from src.data import MNISTDataModule
 from src.models import Classifier
-from src.runs.checkpoints import CheckedCheckpointIO, load_checkpoint
+from src.runs.checkpoints import CLASS_PATH, INSTANTIATOR, CheckedCheckpointIO, load_checkpoint
 from src.runs.folder import Run
+from src.runs.trust import foreign_argument
 from src.system.errors import UserError
 from src.system.processes import cluster_environment
 from src.tensorboard.logger import RunLogger
 from src.training.callbacks import Curves, RunSummary, print_weights
 from src.training.randomness import RandomState
+from src.training.resuming import Resuming
 from src.training.stopping import LastCheckpoint, Stopping
 
 
@@ -53,7 +55,8 @@ def training_callbacks(
         max_time: After this time the training ends, see Lightning's Trainer.
     """
     timer = Timer(duration=max_time)
-    callbacks = [timer, RandomState(), Curves(), RunSummary(timer), Stopping(save_every_n_steps, save_every_n_minutes)]
+    stopping = Stopping(save_every_n_steps, save_every_n_minutes)
+    callbacks = [timer, Resuming(), RandomState(), Curves(), RunSummary(timer), stopping]
     if save_epochs and save_best:
         callbacks.append(BestCheckpoint())  # before the last one, so that last.ckpt contains its state
     if save_epochs:
@@ -76,18 +79,23 @@ class BestCheckpoint(ModelCheckpoint):
         super().__init__(filename="best", enable_version_counter=False, monitor="val_accuracy", mode="max")
 
 
+def fit(trainer: Trainer, network: Classifier, data: MNISTDataModule, ckpt_path: str | None) -> None:
+    """Train a network, from a checkpoint if given."""
+    trainer.fit(network, datamodule=data, ckpt_path=ckpt_path)
+    if trainer.global_step == 0:
+        raise UserError("The training ended before its first step: --trainer.max_steps or --trainer.max_time is 0.")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging):
+            # Takes the averaged weights. Lightning forgets it in a training that is resumed after its last step.
+            callback.on_train_end(trainer, network)
+
+
 def train(trainer: Trainer, network: Classifier, data: MNISTDataModule, ckpt_path: str | None) -> None:
     """Train a network, from a checkpoint if given, then test its last weights. `RunSummary` stores the result."""
     check_network(network, len(data.classes))
     first_step = load_checkpoint(ckpt_path).get("global_step", 0) if ckpt_path else 0
     with _locked_run_folder(trainer, first_step):
-        trainer.fit(network, datamodule=data, ckpt_path=ckpt_path)
-        if trainer.global_step == 0:
-            raise UserError("The training ended before its first step: --trainer.max_steps or --trainer.max_time is 0.")
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, WeightAveraging):
-                # Takes the averaged weights. Lightning forgets it in a training that is resumed after its last step.
-                callback.on_train_end(trainer, network)
+        fit(trainer, network, data, ckpt_path)
         if trainer.limit_test_batches == 0:
             if trainer.is_global_zero:
                 print(f"{type(network).__name__} was trained, but not tested: --trainer.limit_test_batches is 0.")
@@ -110,6 +118,12 @@ def check_network(network: Classifier, n_classes: int) -> None:
         raise UserError(f"{name} has lazy layers, whose sizes are not known yet. Use layers with sizes.")
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise UserError(f"{name} has no trainable parameters.")
+    arguments = {key: value for key, value in network.hparams.items() if key not in (CLASS_PATH, INSTANTIATOR)}
+    if foreign := foreign_argument(arguments):
+        raise UserError(
+            f"{name} was given {foreign}, and only classes of torch modules can be read again from a checkpoint. "
+            "Give a subclass of nn.Module, such as torch.nn.ReLU, or a word that your network looks up."
+        )
     copied = copy.deepcopy(network).eval()
     logits_NK = copied(torch.zeros(2, 1, 28, 28).to(copied.dtype))
     wanted = f"{name}.forward must return logits of shape (N, {n_classes}), a row for each image; for two images it"

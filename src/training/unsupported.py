@@ -14,6 +14,8 @@ from src.system.errors import UserError
 OWN_FILES = (LAST, PREVIOUS, "best.ckpt")
 
 REFUSED_CALLBACKS = {
+    "BaseFinetuning": "a resumed training would not train the unfrozen layers. "
+    "Return a group of parameters with its own learning rate from configure_optimizers.",
     "LearningRateFinder": "it trains with a rate that config.yaml does not contain. Search with it elsewhere.",
     "BatchSizeFinder": "it trains with a batch size that config.yaml does not contain. Set --data.batch_size.",
     "StochasticWeightAveraging": "it averages after the last save. Use EMAWeightAveraging.",
@@ -27,8 +29,9 @@ BATCHES = {"fit": "train", "validate": "val", "test": "test", "predict": "predic
 def refuse_unsupported(settings: Namespace, callbacks: Sequence[Callback], ckpt_path: str | None) -> None:
     """Raise a `UserError` for settings of the Trainer, or callbacks of the user, that cannot give a correct run."""
     for name, reason in REFUSED_CALLBACKS.items():
-        if any(isinstance(callback, getattr(lightning_callbacks, name)) for callback in callbacks):
-            raise UserError(f"{name} is not supported: {reason}")
+        for callback in callbacks:
+            if isinstance(callback, getattr(lightning_callbacks, name)):
+                raise UserError(f"{type(callback).__name__} is not supported: {reason}")
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and (callback.save_last or f"{callback.filename}.ckpt" in OWN_FILES):
             raise UserError(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from tests.conftest import SHORT, RunCLI
 
@@ -75,6 +76,12 @@ def checkpoint(lenet5_run: Path, tmp_path: Path) -> Path:
 )
 def test_a_network_with_a_mistake_is_not_trained(refused: Refused, network: str, message: str) -> None:
     assert message in refused("fit", f"--model=tests.mistaken.{network}", *QUICK)
+
+
+@pytest.mark.parametrize("function", ["torch.nn.functional.relu", "torch.tanh", "tests.mistaken.look_up"])
+def test_a_network_with_a_function_as_argument_is_not_trained(refused: Refused, function: str) -> None:
+    said = refused("fit", "--model=tests.mistaken.TakesFunctions", f"--model.activations=[{function}]", *QUICK)
+    assert f"TakesFunctions was given {function}, and only classes of torch modules can be read again" in said
 
 
 @pytest.mark.parametrize(
@@ -177,6 +184,11 @@ READ_TO_RESUME = [
     ("curves/loss/train", {1: "x"}, "cannot be restored"),
     ("curves/loss/../../../../outside", {1: 0.5}, "cannot be restored: ValueError: .*outside is not a sub-run"),
     ("optimizer_states", ["x"], "cannot be restored"),
+    ("optimizer_states", [], "states of 0 optimisers and 0 .* but LeNet5 has 1 optimisers and 0 learning"),
+    ("optimizer_states", [{}, {}], "states of 2 optimisers and 0 .* but LeNet5 has 1 optimisers and 0 learning"),
+    ("optimizer_states", 3, "cannot be restored"),
+    ("optimizer_states", DROPPED, "cannot be restored"),
+    ("lr_schedulers", [{}], "states of 1 optimisers and 1 .* but LeNet5 has 1 optimisers and 0 learning"),
     ("lr_schedulers", 3, "cannot be restored"),
     ("global_step", "x", "cannot be restored"),
 ]
@@ -238,6 +250,16 @@ def test_a_config_that_is_not_utf8(refused: Refused, tmp_path: Path, command: st
     config = tmp_path / "config.yaml"
     config.write_bytes("model: LeNet5  # für Ziffern\n".encode(encoding) if encoding else bytes(range(256)))
     assert refused(*command.split(), str(config)).startswith(f"error: {config}: It is not a text file in UTF-8.")
+
+
+@pytest.mark.parametrize("option", ["--config {}", "--config={}", "-c {}"])
+def test_an_option_overrides_a_config_after_it(cli: RunCLI, refused: Refused, tmp_path: Path, option: str) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("trainer: {max_epochs: 7}\nresume: null\n")
+    words = ("--model=LeNet5", "--trainer.max_epochs=3", "--resume=no/run", *option.format(config).split())
+    settings = yaml.safe_load(cli("fit", *words, "--print_config").out)
+    assert (settings["trainer"]["max_epochs"], settings["resume"]) == (3, "no/run")
+    assert "no/run is not a run" in refused("fit", *words)  # and no new run is started
 
 
 def needs(package: str) -> Any:

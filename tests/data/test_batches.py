@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from scipy import stats
 
 from src.data import GlobalBatches, RawBatch
+from src.data.distortion import Distortion
 
 
 def batches(images: int, batch_size: int, **kwargs) -> GlobalBatches:
@@ -21,23 +22,39 @@ def batches(images: int, batch_size: int, **kwargs) -> GlobalBatches:
 @pytest.mark.parametrize(("images", "batch_size"), [(100, 8), (97, 32), (9, 8), (5, 100)])
 @pytest.mark.parametrize("seed", [None, 1])
 def test_devices_share_the_batches_of_one_device(images: int, batch_size: int, world_size: int, seed: int) -> None:
-    alone = list(batches(images, batch_size, seed=seed, max_shift=2))
-    devices = [
-        batches(images, batch_size, seed=seed, max_shift=2, rank=rank, world_size=world_size)
-        for rank in range(world_size)
-    ]
+    random = {"seed": seed, "max_shift": 2, "distortion": Distortion(max_rotation=10)}
+    alone = list(batches(images, batch_size, **random))
+    devices = [batches(images, batch_size, **random, rank=rank, world_size=world_size) for rank in range(world_size)]
     shared = list(zip(*devices, strict=True))
     assert len(shared) == len(alone) == len(devices[0])
     for whole, shares in zip(alone, shared, strict=True):
         assert torch.equal(torch.cat([share.labels_N for share in shares]), whole.labels_N)
         assert torch.equal(torch.cat([share.images_NHW for share in shares]), whole.images_NHW)
         assert torch.equal(shifts_of(shares), shifts_of([whole]))
+        assert torch.equal(numbers_of(shares), numbers_of([whole]))
         assert max(len(s.labels_N) for s in shares) - min(len(s.labels_N) for s in shares) <= 1
     assert sorted(torch.cat([batch.labels_N for batch in alone]).tolist()) == list(range(images))
 
 
 def shifts_of(shares: Iterable[RawBatch]) -> torch.Tensor:
     return torch.cat([share.shifts_N2 for share in shares if share.shifts_N2 is not None])
+
+
+def numbers_of(shares: Iterable[RawBatch]) -> torch.Tensor:
+    return torch.cat([share.random_NP for share in shares if share.random_NP is not None])
+
+
+def test_numbers_of_the_distortions_are_drawn_anew_for_each_batch_and_epoch() -> None:
+    loader = batches(50, 10, seed=1, distortion=Distortion(elastic=1))
+    first = list(loader)
+    loader.set_epoch(1)
+    numbers = torch.cat(
+        [numbers_of(first), numbers_of(loader), numbers_of(batches(50, 10, seed=2, distortion=Distortion(elastic=1)))]
+    )
+    assert len(numbers.unique(dim=0)) == 150
+    loader.set_epoch(0)
+    loader.load_state_dict({"epoch": 0, "position": 3})  # as when a training is resumed
+    assert torch.equal(numbers_of(loader), numbers_of(first[3:]))
 
 
 def test_shifts_are_drawn_evenly_and_anew_in_each_epoch() -> None:
@@ -103,7 +120,7 @@ def test_weighted_losses_average_to_the_mean_over_the_global_batch() -> None:
     losses = [
         weight * F.cross_entropy(share.squeeze(1), labels, reduction="sum")
         for rank in range(world_size)
-        for share, labels, weight, _ in GlobalBatches(*data, batch_size=images, rank=rank, world_size=world_size)
+        for share, labels, weight, *_ in GlobalBatches(*data, batch_size=images, rank=rank, world_size=world_size)
     ]
     assert torch.stack(losses).mean().item() == pytest.approx(F.cross_entropy(logits_NK, labels_N).item(), rel=1e-12)
 

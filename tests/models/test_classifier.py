@@ -48,6 +48,19 @@ def test_training_step_returns_the_mean_cross_entropy() -> None:
     assert model.train_metrics.n_images == 7
 
 
+def test_label_smoothing_is_part_of_the_training_loss_alone() -> None:
+    model = Linear(label_smoothing=0.1)
+    x_NCHW, labels_N = torch.randn(7, 1, 28, 28), torch.randint(10, (7,))
+    log_probabilities_NK = model(x_NCHW).log_softmax(dim=1)
+    targets_NK = 0.9 * F.one_hot(labels_N, 10) + 0.01
+    loss = model.training_step((x_NCHW, labels_N, 1 / 7), 0)
+    assert loss.item() == pytest.approx(-(targets_NK * log_probabilities_NK).sum().item() / 7, rel=1e-6)
+    model.validation_step((x_NCHW, labels_N, 1 / 7), 0)
+    assert model.val_metrics.local_values()["loss"].item() == pytest.approx(
+        F.nll_loss(log_probabilities_NK, labels_N).item(), rel=1e-6
+    )
+
+
 def test_gradient_of_shares_is_that_of_the_whole_batch() -> None:
     torch.manual_seed(0)
     x_NCHW, labels_N = torch.randn(10, 1, 28, 28), torch.randint(10, (10,))
@@ -83,6 +96,7 @@ def test_published_optimiser_settings_are_the_defaults() -> None:
         "eps": 1e-7,
         "betas": (0.9, 0.999),
         "schedule": "constant",
+        "label_smoothing": None,
         "compile": False,
     }
 

@@ -2,12 +2,15 @@
 
 import pickle
 import random
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from src.models import LeNet5
 from src.runs.checkpoints import CheckedCheckpointIO, load_checkpoint
+from src.runs.network import TrainedNetwork
 from src.system.errors import UserError
 
 
@@ -16,6 +19,16 @@ def checkpoint(tmp_path: Path) -> Path:
     path = tmp_path / "checkpoints" / "last.ckpt"
     CheckedCheckpointIO().save_checkpoint({"state_dict": {"weight": torch.arange(1000.0)}, "epoch": 3}, path)
     return path
+
+
+def test_network_is_loaded_where_the_parser_has_not_imported_its_own_modules_yet(
+    lenet5_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a notebook, without the command line."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("attr", "attrs")]:
+        monkeypatch.delitem(sys.modules, name)
+    trained = TrainedNetwork(lenet5_run / "checkpoints" / "last.ckpt")
+    assert "attrs" in sys.modules and type(trained.network) is LeNet5
 
 
 def test_saved_and_loaded(checkpoint: Path) -> None:

@@ -29,7 +29,7 @@ def runs(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="session")
 def tensorboard(runs: list[Path]) -> Iterator[str]:
     """The address of a TensorBoard with both runs."""
-    with serving(runs[0].parents[1], len(runs)) as address:
+    with serve(runs[0].parents[1], "images/tags", b"/test", len(runs)) as address:
         yield address
 
 
@@ -39,23 +39,23 @@ def tensorboard_of_ten_runs(runs: list[Path], tmp_path: Path) -> Iterator[str]:
     for run in runs:
         for number in range(5):
             shutil.copytree(run, tmp_path / run.parent.name / f"version_{number}")
-    with serving(tmp_path, 10) as address:
+    with serve(tmp_path, "images/tags", b"/test", 10) as address:
         yield address
 
 
 @contextmanager
-def serving(folder: Path, n_runs: int) -> Iterator[str]:
-    """Start TensorBoard as `make tensorboard` does, and wait until it has read all runs."""
+def serve(logdir: Path, route: str, text: bytes, times: int) -> Iterator[str]:
+    """Start TensorBoard, and yield its address when the answer of a plugin contains a text so many times."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://localhost:{free.getsockname()[1]}"
-    command = [str(Path(sys.executable).with_name("tensorboard")), "--host=localhost", f"--logdir={folder}"]
+    command = [str(Path(sys.executable).with_name("tensorboard")), "--host=localhost", f"--logdir={logdir}"]
     server = subprocess.Popen([*command, f"--port={address.rpartition(':')[2]}"], stderr=subprocess.DEVNULL)
     try:
         for _ in range(120):  # TensorBoard reads the files in the background
             try:
-                with urllib.request.urlopen(f"{address}/data/plugin/images/tags", timeout=10) as response:
-                    if response.read().count(b"/test") == n_runs:
+                with urllib.request.urlopen(f"{address}/data/plugin/{route}", timeout=10) as response:
+                    if response.read().count(text) == times:
                         break
             except OSError:
                 pass

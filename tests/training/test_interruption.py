@@ -26,7 +26,10 @@ from tests.training.conftest import SHORT, Stop, assert_same_run, curves
 
 @pytest.mark.parametrize(
     ("model", "settings"),
-    [("LeNet5", ("--model.schedule=one_cycle", "--model.betas=[0.9, 0.99]", "--data.max_shift=2")), ("CNN", ())],
+    [
+        ("LeNet5", ("--model.schedule=one_cycle", "--model.betas=[0.9, 0.99]", "--data.max_shift=2")),
+        ("CNN", ("--model.label_smoothing=0.1", "--data.max_rotation=10", "--data.elastic=1")),
+    ],
 )
 def test_stopped_five_times(cli: RunCLI, stop: Stop, model: str, settings: tuple[str, ...]) -> None:
     command = ("fit", f"--model={model}", *settings, *SHORT)
@@ -164,20 +167,32 @@ def test_what_can_not_be_resumed(cli: RunCLI, args: tuple[str, ...], message: st
     assert message in outcome.err
 
 
-def test_max_steps_is_refused(cli: RunCLI, stop: Stop) -> None:
-    stop(3, signal.SIGTERM)
-    folder = Path(cli("fit", "--model=LeNet5", *SHORT, "--trainer.max_steps=9").err.split()[-1])
-    outcome = cli("fit", f"--resume={folder}")
-    assert (outcome.code, "max_steps cannot be resumed exactly" in outcome.err) == (1, True)
+def test_stopped_with_max_steps(cli: RunCLI, stop: Stop) -> None:
+    """Inside an epoch, at its end, and after the last step, which is inside the second epoch."""
+    limits = (*SHORT, "--trainer.max_steps=11", "--trainer.max_epochs=-1")
+    command = ("fit", "--model=tests.tiny.Tiny", "--model.dropout=0.5", "--model.schedule=one_cycle", *limits)
+    whole = cli(*command).run
+    for step in (3, 8, 11):
+        stop(step, signal.SIGTERM)
+        outcome = cli(*command, "--resume=auto")
+        assert f"after step {step}. Go on with: python -m src fit --resume" in outcome.err
+    stop(-1, signal.SIGTERM)
+    go_on = outcome.err.partition("python -m src ")[2].split()
+    resumed = cli(*go_on)
+    assert resumed.code == 0, resumed.err
+    assert_same_run(whole, resumed.run)
+    first, second = (json.loads((run / "results.json").read_text()) for run in (whole, resumed.run))
+    assert all(first[name] == second[name] for name in ("epochs", "steps", "stopped_early"))
 
 
-def test_plateau_is_refused(cli: RunCLI, stop: Stop) -> None:
+def test_plateau_is_refused(cli: RunCLI, stop: Stop, tmp_path: Path) -> None:
     stop(3, signal.SIGTERM)
-    said = cli("fit", "--model=tests.tiny.Plateau", *SHORT).err.split()
-    assert said[-2:] == ["--model", "tests.tiny.Plateau"]  # its module must be named again
-    folder = Path(said[said.index("--resume") + 1])
-    outcome = cli("fit", f"--resume={folder}")
-    assert (outcome.code, "ReduceLROnPlateau cannot be resumed exactly" in outcome.err) == (1, True)
+    command = ("fit", "--model=tests.tiny.Plateau", *SHORT)
+    stopped = cli(*command)
+    assert "after step 3, saved in" in stopped.err and "ReduceLROnPlateau cannot be resumed" in stopped.err
+    for option in ("--resume=auto", f"--ckpt_path={next(tmp_path.rglob('last.ckpt'))}"):
+        outcome = cli(*command, option)
+        assert (outcome.code, "ReduceLROnPlateau cannot be resumed exactly" in outcome.err) == (1, True)
 
 
 def test_a_schedule_of_another_length_is_refused(cli: RunCLI) -> None:
@@ -249,6 +264,7 @@ def test_the_checkpoint_before_a_diverged_loss_is_kept(
     accumulate=st.integers(1, 2),
     schedule=st.sampled_from(["constant", "one_cycle"]),
     max_shift=st.integers(0, 1),
+    max_steps=st.sampled_from([-1, 7]),
 )
 def test_any_sequence_of_stops(
     cli: RunCLI,
@@ -260,6 +276,7 @@ def test_any_sequence_of_stops(
     accumulate: int,
     schedule: str,
     max_shift: int,
+    max_steps: int,
 ) -> None:
     command = (
         "fit",
@@ -268,6 +285,7 @@ def test_any_sequence_of_stops(
         f"--model.schedule={schedule}",
         f"--data.max_shift={max_shift}",
         "--trainer.max_epochs=3",
+        f"--trainer.max_steps={max_steps}",
         f"--trainer.limit_train_batches={batches}",
         f"--trainer.val_check_interval={validations}",
         f"--trainer.accumulate_grad_batches={accumulate}",

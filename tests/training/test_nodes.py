@@ -1,5 +1,6 @@
 """Two nodes without a shared folder, and SLURM: two processes with its variables, in two working directories."""
 
+import faulthandler
 import platform
 import shutil
 import signal
@@ -29,8 +30,8 @@ def nodes(mnist: Path, tmp_path: Path) -> list[Path]:
     return folders
 
 
-def srun(nodes: list[Path], *args: str) -> list[Fork]:
-    """Start a process on each node with the variables that srun sets."""
+def srun(nodes: list[Path], *args: str, second: tuple[str, ...] = ()) -> list[Fork]:
+    """Start a process on each node with the variables that srun sets. `second` has more arguments for the second."""
     job = {
         "SLURM_JOB_ID": "4711",
         "SLURM_JOB_NAME": "mnist",
@@ -43,8 +44,8 @@ def srun(nodes: list[Path], *args: str) -> list[Fork]:
         "OMP_NUM_THREADS": "1",
     }
     return [
-        Fork(node.parent, *args, env=job | {"SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank)}, cwd=node)
-        for rank, node in enumerate(nodes)
+        Fork(node.parent, *args, *more, env=job | {"SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank)}, cwd=node)
+        for rank, (node, more) in enumerate(zip(nodes, ((), second), strict=True))
     ]
 
 
@@ -121,6 +122,21 @@ def test_data_on_one_node_alone_ends_both(nodes: list[Path]) -> None:
     assert not (nodes[0] / "lightning_logs").exists()
 
 
+@pytest.mark.parametrize(
+    ("second", "difference"),
+    [
+        (("--model.lr=0.2",), "model.init_args.lr: 0.001 and 0.2"),
+        (("--save_every_n_steps=1",), "save_every_n_steps: 0 and 1"),
+        (("--resume=auto",), "resume: None and auto"),
+    ],
+)
+def test_different_settings_end_both(nodes: list[Path], second: tuple[str, ...], difference: str) -> None:
+    for outcome in ends(srun(nodes, *FIT, second=second)):
+        assert outcome.code == 1
+        assert f"error: Process 1 has other settings than process 0: {difference}.\n" in outcome.err
+    assert not (nodes[0] / "lightning_logs").exists()
+
+
 def test_signal_to_one_process_ends_both(nodes: list[Path]) -> None:
     processes = srun(nodes, *FIT, "--trainer.limit_train_batches=150", "--save_every_n_steps=1")
     processes[0].wait_until((nodes[0] / RUN / "checkpoints" / "last.ckpt").exists)
@@ -131,7 +147,10 @@ def test_signal_to_one_process_ends_both(nodes: list[Path]) -> None:
 
 
 def test_a_killed_process_ends_the_other_in_a_line(nodes: list[Path]) -> None:
-    processes = srun(nodes, *FIT, "--trainer.limit_train_batches=150", "--save_every_n_steps=1")
+    """The folder of the data may differ between nodes."""
+    (nodes[1] / "data").rename(nodes[1] / "mnist")
+    long = ("--trainer.limit_train_batches=150", "--save_every_n_steps=1")
+    processes = srun(nodes, *FIT, *long, second=("--data.data_dir=mnist",))
     processes[0].wait_until((nodes[0] / RUN / "checkpoints" / "last.ckpt").exists)
     processes[1].kill()
     (first,) = ends(processes[:1])
@@ -157,10 +176,13 @@ def torchrun(nodes: list[Path], *args: str) -> list[Fork]:
 def launcher(*args: str) -> None:
     from torch.distributed.run import main
 
+    faulthandler.dump_traceback_later(110)
     main(list(args))
 
 
-# Slow: torchrun once waited for its other launcher after both trainings had ended, 1 time in about 16.
+# Slow: once in about 16 runs, the first launcher was still running two minutes after both trainings had ended. torchrun
+# waits up to 300 s for the other launchers, which no option changes (`LocalElasticAgent._exit_barrier`). It was not
+# seen in 60 runs of an empty script. If it happens again, the error shows where the launcher is.
 # tests/training/test_distributed.py trains through torchrun too.
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["fit", "test"])

@@ -253,6 +253,10 @@ def test_printed_config_given_back(
         ("--trainer.callbacks=LearningRateFinder", "LearningRateFinder is not supported: it trains with a rate"),
         ("--trainer.callbacks=BatchSizeFinder", "BatchSizeFinder is not supported: it trains with a batch size"),
         (
+            "--trainer.callbacks=BackboneFinetuning",
+            "BackboneFinetuning is not supported: a resumed training would not train the unfrozen layers. Return a",
+        ),
+        (
             "--trainer.callbacks=StochasticWeightAveraging --trainer.callbacks.swa_lrs=0.1",
             "StochasticWeightAveraging is not supported: it averages after the last save. Use EMAWeightAveraging.",
         ),

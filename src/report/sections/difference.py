@@ -28,7 +28,12 @@ class Difference(Section):
             "epochs": network.epochs,
             "dropout": network.has_dropout,
             "runs": [
-                {"folder": str(run.folder), "seed": run.results["seed"], "errors": int(errors)}
+                {
+                    "folder": str(run.folder),
+                    "seed": run.results["seed"],
+                    "errors": int(errors),
+                    "threads": run.results.get("machine", {}).get("threads"),
+                }
                 for run, errors in zip(network.runs, network.errors_S, strict=True)
             ],
             "errors": summary(network.errors_S),

@@ -1,0 +1,36 @@
+"""Resuming from a checkpoint, where Lightning alone would not resume exactly."""
+
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+from src.system.errors import UserError
+
+
+class Resuming(Callback):
+    """Makes a training with max_steps go on where its checkpoint was saved, and refuses incomplete checkpoints."""
+
+    saved: tuple[int, int] | None = None  # numbers of optimisers and schedules in the checkpoint
+    max_steps = -1
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if "optimizer_states" in checkpoint:  # else Lightning refuses it
+            self.saved = len(checkpoint["optimizer_states"]), len(checkpoint["lr_schedulers"])
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.max_steps = trainer.max_steps
+        if self.saved is None:
+            return
+        own = len(trainer.optimizers), len(trainer.lr_scheduler_configs)
+        if self.saved != own:  # Lightning would leave the others as new
+            have = "{} optimisers and {} learning rate schedules"
+            raise UserError(
+                f"{trainer.ckpt_path} contains the states of {have.format(*self.saved)}, but "
+                f"{type(pl_module).__name__} has {have.format(*own)}. Use another checkpoint."
+            )
+        # With max_steps, Lightning takes a checkpoint of the end of an epoch for one inside it, and skips an epoch.
+        # So it restores the position without max_steps.
+        trainer.fit_loop.epoch_loop.max_steps = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.fit_loop.epoch_loop.max_steps = self.max_steps

@@ -1,0 +1,118 @@
+"""The end of a search: table, verdict, figures and results.json."""
+
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from src.comparison.statistics import BETTER, SAME, Difference, intervals_over_seeds, verdict
+from src.system.files import replace_when_whole
+from src.system.machine import describe_machine
+from src.tuning import results
+from src.tuning.confirmation import Confirmation
+from src.tuning.search import Search
+from src.tuning.study import complete, finished, number_of
+
+
+def report(search: Search, confirmation: Confirmation, margin: float) -> str:
+    """Write the figures, results.json and best.yaml, and return the end of the search as text.
+
+    Args:
+        search: Its trials are finished.
+        confirmation: The runs with fresh seeds, if there are any.
+        margin: The largest difference, in held-out images, that doesn't matter.
+    """
+    search.write_best(complete(search.study)[0])  # a process may have been killed before it did
+    results.draw(search.study, search.folder)
+    errors = confirmation.errors()
+    sentences = _verdicts(search, confirmation, errors, margin)
+    trials = complete(search.study)
+    content = {
+        "trials": {state: sum(trial.state.name == state for trial in finished(search.study)) for state in STATES},
+        "best": [
+            {"trial": number_of(trial), "errors": trial.user_attrs["errors"], "values": trial.params}
+            for trial in trials[:10]
+        ],
+        "images": trials[0].user_attrs["images"],
+        "fresh": {one.name: list(found) for one, found in zip(confirmation.candidates, errors, strict=False)},
+        "verdict": sentences,
+        "machine": describe_machine(torch.device("cpu")),
+    }
+    with replace_when_whole(search.folder / "results.json") as file:
+        file.write(f"{json.dumps(content, indent=1)}\n".encode())
+    return "\n".join(
+        [
+            "",
+            results.table(trials, search.ranges),
+            "",
+            *sentences,
+            "",
+            f"Train the best: {search.fit_command}",
+            f"All trials:     {_tensorboard(search.folder)}",
+            f"Figures:        {', '.join(str(path) for path in sorted(search.folder.glob('*.png')))}",
+        ]
+    )
+
+
+STATES = ("COMPLETE", "PRUNED", "FAIL")
+
+
+def _tensorboard(folder: Path) -> str:
+    program = str(Path(sys.executable).with_name("tensorboard"))
+    with suppress(ValueError):  # on Windows, there is no relative path to another drive
+        program = os.path.relpath(program)
+    return f"{program} --host localhost --logdir {folder} (tab HPARAMS)"
+
+
+def _verdicts(
+    search: Search, confirmation: Confirmation, errors: list[NDArray[np.float64]], margin: float
+) -> list[str]:
+    """Sentences on the winner against each other candidate. If the runner-up is better, best.yaml is replaced."""
+    names = [candidate.name for candidate in confirmation.candidates]
+    if len(names) < 2:
+        return [f"There is no second recipe with a result to compare {names[0]} with."]
+    if not errors:
+        return [f"Nothing was run with fresh seeds, so it is unknown whether {names[0]} is better than {names[1]}."]
+    sentences = [_describe(name, found) for name, found in zip(names, errors, strict=True)]
+    intervals = intervals_over_seeds(errors) if all(len(found) > 1 for found in errors) else {}
+    best = 0
+    for other in range(1, len(names)):
+        if not len(errors[best]) or not len(errors[other]):
+            continue
+        mean = float(errors[best].mean() - errors[other].mean())
+        difference = Difference(mean, intervals.get((best, other)), over_seeds_and_images=None)
+        sentences.append(_sentence(names[best], names[other], difference, margin))
+        is_runner_up = other < len(confirmation.best)
+        if is_runner_up and verdict(difference, margin) == BETTER and mean > 0:
+            best = other  # the other recipes are compared with this one
+            search.write_best(confirmation.best[best])
+    return sentences
+
+
+def _describe(name: str, errors_S: NDArray[np.float64]) -> str:
+    if not len(errors_S):
+        return f"With fresh seeds, no run of {name} has a result."
+    spread = f" ± {errors_S.std(ddof=1):.1f}" if len(errors_S) > 1 else ""
+    return f"With {len(errors_S)} fresh seeds, {name} makes {errors_S.mean():.1f}{spread} errors."
+
+
+def _sentence(a: str, b: str, difference: Difference, margin: float) -> str:
+    """The verdict on two recipes in words."""
+    interval = difference.over_seeds
+    if interval is None:
+        return f"{a} and {b} can't be told apart: two runs with different results of each are needed."
+    found = verdict(difference, margin)
+    if found == BETTER:
+        better, worse = (a, b) if difference.mean < 0 else (b, a)
+        low, high = sorted([abs(interval.low), abs(interval.high)])
+        return f"{better} is better than {worse}: {low:.1f} to {high:.1f} fewer errors (95 % interval over seeds)."
+    low, high = (f"{value:+.1f}".replace("-", "−") for value in (interval.low, interval.high))
+    shown = f"{a} makes {low} to {high} more errors than {b} (95 % interval over seeds)"
+    if found == SAME:
+        return f"There is no difference that matters between {a} and {b}: {shown}; up to {margin:g} doesn't matter."
+    return f"{a} and {b} can't be told apart: {shown}."

@@ -1,0 +1,132 @@
+"""What a search leaves on disk: best.yaml, TensorBoard's table of trials, and figures."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from optuna import Study
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+from optuna.visualization import matplotlib as figures
+from tensorboard.plugins.hparams import summary_v2 as hparams
+from torch.utils.tensorboard import SummaryWriter
+
+from src.system.files import replace_when_whole
+from src.tuning.ranges import Ranges
+from src.tuning.study import complete, finished, folder_of, number_of
+
+ERRORS = "held_out_errors"  # tag in TensorBoard
+# Settings that are not part of a recipe: how many images are held out, and on how many batches a search saves time.
+OF_THE_SEARCH = ("data.val_size", "data.seed", "seed_everything", "trainer.limit_")
+
+
+def write_overlay(path: Path, changes: dict[str, Any], comment: str) -> None:
+    """Write settings as a config that is given after the configs of the search.
+
+    Args:
+        path: The file.
+        changes: Setting, as in `src.runs.recipe` → value.
+        comment: The first lines.
+    """
+    nested: dict[str, Any] = {}
+    for name, value in changes.items():
+        *parents, key = name.split(".")
+        inner = nested
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[key] = value
+    text = "".join(f"# {line}\n" for line in comment.splitlines()) + yaml.safe_dump(nested, sort_keys=False)
+    with replace_when_whole(path) as file:
+        file.write(text.encode())
+
+
+def overlay(recipe: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a recipe that the configs of the search do not have. See `src.runs.recipe`."""
+    same_network = recipe.get("model.class_path") == base.get("model.class_path")
+    names = [*recipe, *(name for name in base if name not in recipe and same_network)]  # those are null
+    changed = {name: recipe.get(name) for name in names if name not in base or recipe.get(name) != base[name]}
+    return {name: value for name, value in changed.items() if not name.startswith(OF_THE_SEARCH)}
+
+
+def keep_best_checkpoint(study: Study, folder: Path) -> None:
+    """Remove the checkpoints of all finished trials but the best."""
+    best = complete(study)[:1]
+    for trial in finished(study):
+        if trial not in best:
+            remove_checkpoints(folder_of(trial, folder))
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of the runs of a trial."""
+    for checkpoints in folder.rglob("checkpoints"):
+        shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def describe_search(folder: Path, ranges: Ranges) -> None:
+    """Tell TensorBoard which settings and which metric the table of trials shows."""
+    domains = {name: _domain(values) for name, values in ranges.items()}
+    summary = hparams.hparams_config_pb(
+        [hparams.HParam(name, domain) for name, domain in domains.items()],
+        [hparams.Metric(ERRORS, display_name="held-out errors")],
+    )
+    with SummaryWriter(str(folder)) as writer:
+        writer.file_writer.add_summary(summary)
+
+
+def _domain(values: Any) -> Any:
+    if isinstance(values, CategoricalDistribution):
+        return hparams.Discrete([_shown(choice) for choice in values.choices], dtype=_kind(values))
+    assert isinstance(values, FloatDistribution | IntDistribution)
+    interval = hparams.RealInterval if isinstance(values, FloatDistribution) else hparams.IntInterval
+    return interval(values.low, values.high)
+
+
+def _kind(values: CategoricalDistribution) -> type:
+    kinds = {type(_shown(choice)) for choice in values.choices}
+    return kinds.pop() if len(kinds) == 1 else str
+
+
+def _shown(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float) else str(value)
+
+
+def show_trials(study: Study, folder: Path) -> None:
+    """Write the entries of the finished trials in the table of TensorBoard, each once."""
+    for trial in finished(study):
+        if not list(folder_of(trial, folder).glob("events.*")):
+            _show_trial(trial, folder)
+
+
+def _show_trial(trial: FrozenTrial, folder: Path) -> None:
+    with SummaryWriter(str(folder_of(trial, folder))) as writer:
+        values = {name: _shown(value) for name, value in trial.params.items()}
+        writer.file_writer.add_summary(hparams.hparams_pb(values, trial_id=f"trial_{number_of(trial)}"))
+        if trial.state == TrialState.COMPLETE and trial.value is not None:
+            writer.add_scalar(ERRORS, trial.value, 0)
+
+
+def table(trials: list[FrozenTrial], ranges: Ranges) -> str:
+    """The best ten trials, as a table for the terminal."""
+    rows = [["trial", "errors", *ranges]]
+    for trial in trials[:10]:
+        values = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial.params.values()]
+        rows.append([str(number_of(trial)), f"{trial.value:.1f}", *values])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def draw(study: Study, folder: Path) -> None:
+    """Draw the history of the search and the importance of each setting, as PNG files."""
+    drawn: dict[str, Callable[..., Axes]] = {"history": figures.plot_optimization_history}
+    if len({trial.value for trial in complete(study)}) > 1:
+        drawn["importance"] = figures.plot_param_importances
+    for name, plot in drawn.items():
+        figure = plot(study, target_name="held-out errors").get_figure(root=True)
+        assert figure is not None
+        with replace_when_whole(folder / f"{name}.png") as file:
+            figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
+        pyplot.close(figure)

@@ -1,0 +1,117 @@
+"""The search file: mistakes in it end the command before the first trial."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from src.tuning.ranges import read_ranges
+from tests.conftest import RunCLI
+
+
+def test_each_form_is_a_range(tmp_path: Path) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text(
+        "model.lr: {log: [1e-4, 0.1]}\nmodel.dropout: {float: [0, 0.5]}\ndata.max_shift: {int: [0, 3]}\n"
+        "model.betas: {choice: [[0.9, 0.99], [0.9, 0.999]]}\nmodel.schedule: {choice: [constant, one_cycle]}\n"
+    )
+    assert read_ranges(file) == {
+        "model.lr": FloatDistribution(1e-4, 0.1, log=True),
+        "model.dropout": FloatDistribution(0, 0.5),
+        "data.max_shift": IntDistribution(0, 3),
+        "model.betas": CategoricalDistribution(["[0.9, 0.99]", "[0.9, 0.999]"]),
+        "model.schedule": CategoricalDistribution(["constant", "one_cycle"]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("model.rl: {log: [1e-4, 0.1]}", "model.rl: "),
+        ("modle.lr: {log: [1e-4, 0.1]}", "modle.lr can't be searched."),
+        ("data.val_size: {int: [1000, 5000]}", "data.val_size can't be searched."),
+        ("seed_everything: {int: [0, 5]}", "seed_everything can't be searched."),
+        ("model.lr: [1e-4, 0.1]", 'model.lr: ["1e-4", 0.1] is not a range. Write {log: '),
+        ("model.lr: {log: [0.1]}", 'model.lr: {"log": [0.1]} is not a range.'),
+        ("model.lr: {logarithmic: [0.1, 1]}", 'model.lr: {"logarithmic": [0.1, 1]} is not a range.'),
+        ("model.lr: {log: [0, 0.1]}", 'model.lr: {"log": [0, 0.1]} is not a range.'),
+        ("model.lr: {float: [1, 0.1]}", 'model.lr: {"float": [1, 0.1]} is not a range.'),
+        ("model.lr: {float: [low, high]}", 'model.lr: {"float": ["low", "high"]} is not a range.'),
+        ("data.max_shift: {int: [0, 1.5]}", 'data.max_shift: {"int": [0, 1.5]} is not a range.'),
+        ("model.schedule: {choice: []}", 'model.schedule: {"choice": []} is not a range.'),
+        ("model.schedule: {choice: [constant, linear]}", "model.schedule: "),
+        ("data.batch_size: {float: [1, 8]}", "data.batch_size: --data.batch_size 1.0 is not valid"),
+        ("data.max_shift: {int: [0, 28]}", "data.max_shift: 28 is refused: max_shift is 28; it must be 0 … 27"),
+        ("model.lr: {float: [0, 1]}", "model.lr: 0.0 is refused: lr is 0.0; it must be positive."),
+        ("model.width: {int: [-1, 8]}", "model.width: -1 is refused: "),
+        ("- model.lr", " names no settings."),
+        ("", " names no settings."),
+        ("model.lr: {", " is not YAML: "),
+    ],
+)
+def test_a_mistake_in_the_search_file_is_named(cli: RunCLI, tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text(content)
+    outcome = cli("tune", "--model=tests.tiny.Tiny", "--data.val_size=100", f"--search={file}", f"--output={tmp_path}")
+    assert outcome.code in (1, 2), outcome
+    assert outcome.err.startswith(f"error: {file}"), outcome.err
+    assert message in outcome.err
+    assert len(outcome.err.splitlines()) <= 2
+    assert [path.name for path in tmp_path.iterdir()] == ["search.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--data.val_size=0"], "Set their number: --data.val_size 10000"),
+        (["--data.val_size=60000"], "val_size is 60000; it must be 0 … 59,999"),
+        (["--search=no/such.yaml"], "no/such.yaml can't be read: No such file or directory."),
+        (["--trainer.devices=2"], "Use --jobs for several trials at once."),
+        (["--trainer.limit_val_batches=0"], "--trainer.limit_val_batches is 0"),
+        (["--trainer.fast_dev_run=true"], "tune does not work with --trainer.fast_dev_run."),
+        (["--resume=auto"], "To continue a search, run its command again."),
+        (["--name=a/b"], "--name 'a/b' is not the name of a folder."),
+        (["--storage=nodriver://nowhere/db"], "The storage nodriver://nowhere/db can't be used: "),
+        (["--against=configs/ddp.yaml"], "ddp names no network."),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_named(cli: RunCLI, tmp_path: Path, args: list[str], message: str) -> None:
+    (tmp_path / "search.yaml").write_text("model.lr: {log: [1e-4, 0.1]}")
+    words = ("--model=tests.tiny.Tiny", "--data.val_size=100", f"--search={tmp_path}/search.yaml")
+    outcome = cli("tune", *words, f"--output={tmp_path}/tuning", *args)
+    assert outcome.code == 1, outcome
+    assert message in outcome.err
+    assert outcome.err.startswith("error: ")
+    assert len(outcome.err.splitlines()) <= 2
+
+
+def test_a_search_without_a_search_file_or_network_is_refused(cli: RunCLI, tmp_path: Path) -> None:
+    assert "--search configs/search.yaml" in cli("tune", "--config=configs/lenet5.yaml").err
+    (tmp_path / "search.yaml").write_text("model.lr: {log: [1e-4, 0.1]}")
+    assert "Name a network" in cli("tune", f"--search={tmp_path}/search.yaml").err
+
+
+def test_the_search_file_of_the_package_is_accepted(cli: RunCLI, tmp_path: Path) -> None:
+    """Up to the check after it."""
+    words = ("--config=configs/lenet5.yaml", "--data.val_size=100", "--search=configs/search.yaml")
+    assert "sqlite" not in (outcome := cli("tune", *words, f"--storage=nodriver://{tmp_path}")).out
+    assert outcome.err.startswith("error: The storage nodriver://")
+
+
+def test_without_optuna_a_line_says_how_to_install_it(cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("src.tuning")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    outcome = cli("tune", "--config=configs/lenet5.yaml", "--search=configs/search.yaml")
+    assert (outcome.code, outcome.err) == (1, 'error: optuna is not installed. tune needs: pip install -e ".[tune]"\n')
+
+
+def test_a_damaged_study_is_named(cli: RunCLI, tmp_path: Path) -> None:
+    (tmp_path / "lenet5").mkdir()
+    (tmp_path / "lenet5" / "study.db").write_bytes(b"no database" * 1000)
+    words = ("--config=configs/lenet5.yaml", "--data.val_size=100", "--search=configs/search.yaml")
+    outcome = cli("tune", *words, f"--output={tmp_path}")
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"error: The storage sqlite:///{tmp_path}/lenet5/study.db can't be used: ")
+    assert len(outcome.err.splitlines()) == 1

@@ -1,0 +1,91 @@
+"""Trials without trainings: which are taken, tried again and counted."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna import Study, Trial
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+
+from src.tuning import study as module
+from src.tuning.ranges import Ranges
+from src.tuning.study import MAX_RETRIES, finished, number_of, open_storage, open_study, silence_optuna, work
+
+RANGES: Ranges = {"x": FloatDistribution(-1, 1), "y": FloatDistribution(-1, 1)}
+Judge = Callable[[Trial, Path], float]
+
+
+def judge(trial: Trial, folder: Path) -> float:
+    return trial.params["x"] ** 2 + trial.params["y"] ** 2
+
+
+class Killed(BaseException):
+    """As `kill -9`: nothing is told to the study, and the lock of the trial is released."""
+
+
+def search(folder: Path, total: int, judge: Judge, storage: str | None = None) -> Study:
+    silence_optuna()
+    study = open_study(open_storage(storage, folder), "it", {})
+    work(study, folder, total, RANGES, judge, lambda trial: None)
+    return study
+
+
+def params(study: Study) -> list[dict[str, Any]]:
+    """The settings of the finished trials, in the order of their numbers."""
+    return [trial.params for trial in sorted(finished(study), key=number_of)]
+
+
+def test_a_killed_search_finds_the_same_trials(tmp_path: Path) -> None:
+    """Fifteen: the sampler learns after ten. The whole search is in SQLite, the other one in a journal."""
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cut").mkdir()
+    whole = search(tmp_path / "whole", 15, judge)
+    kills = [0, 0, 4, 12, 14]  # number of the trial
+
+    def killed_judge(trial: Trial, folder: Path) -> float:
+        if kills and folder.name == f"trial_{kills[0]:03d}":
+            kills.pop(0)
+            raise Killed
+        return judge(trial, folder)
+
+    path = str(tmp_path / "journal.log")
+    for _ in range(len(kills)):
+        with pytest.raises(Killed):
+            search(tmp_path / "cut", 15, killed_judge, path)
+    cut = search(tmp_path / "cut", 15, killed_judge, path)
+    assert len(cut.get_trials()) == 20
+    assert len(finished(cut)) == 15
+    assert params(cut) == params(whole)
+    assert len(params(search(tmp_path / "cut", 17, judge, path))) == 17  # --trials is a total
+
+
+def test_a_trial_that_kills_each_process_has_failed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MAX_RETRIES > 5
+    monkeypatch.setattr(module, "MAX_RETRIES", 2)
+
+    def deadly(trial: Trial, folder: Path) -> float:
+        if folder.name == "trial_001":
+            raise Killed
+        return judge(trial, folder)
+
+    for _ in range(3):
+        with pytest.raises(Killed):
+            search(tmp_path, 3, deadly)
+    states = [trial.state for trial in finished(search(tmp_path, 3, deadly))]
+    assert sorted(state.name for state in states) == ["COMPLETE", "COMPLETE", "FAIL"]
+
+
+def test_a_trial_that_another_process_runs_is_not_taken(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def busy(trial: Trial, folder: Path) -> float:
+        if not seen:  # what a second process does, while the first trial of the first one runs
+            seen.append(folder.name)
+            other = open_study(open_storage(None, tmp_path), "it", {})
+            module._try_killed_again(other, tmp_path)
+            assert [found.state for found in other.get_trials()] == [TrialState.RUNNING]
+        return judge(trial, folder)
+
+    assert len(search(tmp_path, 2, busy).get_trials()) == 2
