@@ -95,7 +95,6 @@ def _trainer(built: Namespace, folder: Path, callbacks: list[Callback]) -> Train
     given = given if isinstance(given, list) else [given]
     plugins = settings.plugins or []
     refuse_unsupported(settings, given, None)
-    built.tensorboard.hparams = False  # HPARAMS has one entry for each trial
     own = {
         "logger": RunLogger(str(folder.parent.parent), folder.parent.name, folder.name),
         "callbacks": [
