@@ -147,6 +147,7 @@ def _compare(given: Namespace, fit: LightningArgumentParser, words: list[str]) -
 
 def _add_tune_options(parser: LightningArgumentParser) -> None:
     _add_fit_options(parser)
+    parser.set_defaults({f"tensorboard.{part}": False for part in vars(TensorBoard())})  # the curves of a trial will do
     text = "YAML file of the settings to search and their ranges, such as model.lr: {log: [1e-4, 1e-1]}"
     parser.add_argument("--search", type=str, metavar="FILE", help=text)
     text = "Number of finished trials in all, over all processes and restarts."

@@ -111,8 +111,8 @@ def _sentence(a: str, b: str, difference: Difference, margin: float) -> str:
         better, worse = (a, b) if difference.mean < 0 else (b, a)
         low, high = sorted([abs(interval.low), abs(interval.high)])
         return f"{better} is better than {worse}: {low:.1f} to {high:.1f} fewer errors (95 % interval over seeds)."
-    low, high = (f"{value:+.1f}".replace("-", "−") for value in (interval.low, interval.high))
-    shown = f"{a} makes {low} to {high} more errors than {b} (95 % interval over seeds)"
+    ends = " to ".join(f"{value:+.1f}".replace("-", "−") for value in (interval.low, interval.high))
+    shown = f"{a} makes {ends} more errors than {b} (95 % interval over seeds)"
     if found == SAME:
         return f"There is no difference that matters between {a} and {b}: {shown}; up to {margin:g} doesn't matter."
     return f"{a} and {b} can't be told apart: {shown}."

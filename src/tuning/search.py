@@ -19,11 +19,12 @@ from src.tuning.ranges import Ranges, as_words
 from src.tuning.study import LOCK, complete, finished, number_of, open_storage, open_study, running, work
 from src.tuning.trial import Pruning, train_held_out
 
-# What every recipe of a search shares: it says by which images it is judged, and on how many batches it saves time.
+# What all recipes of a search share: the images that judge them, the batches that save time, and what is logged.
 JUDGED_BY = (
     "data.data_dir",
     "data.val_size",
     "data.classes",
+    "tensorboard",
     "trainer.accelerator",
     "trainer.limit_train_batches",
     "trainer.limit_val_batches",
