@@ -6,7 +6,6 @@ command line and import modules.
 
 import atexit
 import sys
-from itertools import islice
 from typing import Any
 
 from lightning import Callback, Trainer
@@ -17,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from src.cli.commands import COMMANDS
 from src.cli.messages import PROGRAM, Parser, plain_error, print_error, silence_noise
 from src.cli.resume import complete_settings
-from src.cli.settings import add_trainer_options, runs_folder
+from src.cli.settings import add_trainer_options, configs_first, runs_folder
 from src.data import MNISTDataModule
 from src.inference.predictions import predict
 from src.models import Classifier, EpochMetrics
@@ -30,7 +29,7 @@ from src.system.memory import keep_freed_pages
 from src.system.processes import StartingTogether, kill_launched_processes
 from src.training.callbacks import Progress, describe_result
 from src.training.stopping import Interrupted, interrupted_by_signals
-from src.training.trainer import run_logger, train, training_callbacks, with_own_plugins
+from src.training.trainer import as_list, run_logger, train, training_callbacks, with_own_plugins
 from src.training.unsupported import refuse_no_batches, refuse_unsupported, refuse_unsupported_strategy
 
 
@@ -70,9 +69,8 @@ class CLI(LightningCLI):
             command.add_options(self.parser.commands[name])
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--seed_everything", type=int, default=0, help="Seed of initial weights, dropout and order of the images."
-        )
+        text = "Seed of initial weights, dropout and order of the images."
+        parser.add_argument("--seed_everything", type=int, default=0, help=text)
         parser.add_argument("--ckpt_path", type=str, help="A checkpoint. With fit, a new run starts from it.")
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -83,7 +81,7 @@ class CLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        words = _configs_first(sys.argv[1:] if args is None else list(args))
+        words = configs_first(sys.argv[1:] if args is None else list(args), COMMANDS)
         self.processes = StartingTogether()
         with self.processes.ending_together():
             self.config = parser.parse_args(words)
@@ -113,7 +111,7 @@ class CLI(LightningCLI):
         settings = self.config_init[self.subcommand].trainer
         refuse_unsupported_strategy(self.config[self.subcommand].trainer.strategy)
         refuse_no_batches(str(self.subcommand), settings)
-        given = _as_list(settings.callbacks)
+        given = as_list(settings.callbacks)
         callbacks: list[Callback] = []
         has_bar = any(isinstance(callback, ProgressBar) for callback in given)
         if settings.enable_progress_bar is not False and not settings.barebones and not has_bar:
@@ -133,7 +131,7 @@ class CLI(LightningCLI):
                 kwargs["logger"] = run_logger(runs_folder(fit), self.resumed_run)
         else:
             kwargs["logger"] = False
-        kwargs["plugins"] = with_own_plugins(_as_list(settings.plugins))
+        kwargs["plugins"] = with_own_plugins(as_list(settings.plugins))
         self.trainer_defaults["callbacks"] = callbacks
         try:
             return super().instantiate_trainer(**kwargs)
@@ -170,22 +168,6 @@ class CLI(LightningCLI):
         result = metrics.compute()  # collective: it reduces over all processes
         if self.trainer.is_global_zero:
             print(describe_result(type(self.model).__name__, images, result))
-
-
-def _configs_first(words: list[str]) -> list[str]:
-    """Move the configs of a command before its options, so that an option overrides every config."""
-    command = next((number for number, word in enumerate(words) if word in COMMANDS), len(words)) + 1
-    configs, options, rest = [], [], iter(words[command:])
-    for word in rest:
-        if word.partition("=")[0] in ("--config", "-c"):
-            configs += [word, *([] if "=" in word else islice(rest, 1))]
-        else:
-            options.append(word)
-    return [*words[:command], *configs, *options]
-
-
-def _as_list(value: Any) -> list[Any]:
-    return [] if value is None else value if isinstance(value, list) else [value]
 
 
 def main(args: ArgsType = None) -> int:

@@ -1,5 +1,7 @@
 """The settings of a command: what the user gave, compared with what a checkpoint or a run was made with."""
 
+from collections.abc import Container
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +85,15 @@ def runs_folder(config: Namespace) -> Path:
 def short_name(class_path: str) -> str:
     """The name of a class without its module."""
     return class_path.rpartition(".")[2]
+
+
+def configs_first(words: list[str], commands: Container[str]) -> list[str]:
+    """Move the configs of a command before its options, so that an option overrides every config."""
+    command = next((number for number, word in enumerate(words) if word in commands), len(words)) + 1
+    configs, options, rest = [], [], iter(words[command:])
+    for word in rest:
+        if word.partition("=")[0] in ("--config", "-c"):
+            configs += [word, *([] if "=" in word else islice(rest, 1))]
+        else:
+            options.append(word)
+    return [*words[:command], *configs, *options]

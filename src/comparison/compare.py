@@ -51,20 +51,14 @@ def compare(
         command: The command line that makes the comparison again.
         n_processes: How many runs are trained at a time.
     """
-    groups, left_out = find_groups(folders)
-    for trainings in planned:
-        merge(groups, Group(trainings.name, trainings.settings, []))
-    _require_two(groups, {})
+    groups, left_out = _find_groups(folders, planned)
     classes = common_classes([group.recipe for group in groups])
     names = dict.fromkeys(group.name for group in groups)
     folder = output / (name or re.sub(r"[^\w.-]", "_", "-vs-".join(names).lower()).lstrip("."))
     number_of_runs = fix_number(planned, folder / "plan.json")
     for group in train_missing(planned, n_processes):
         merge(groups, group)
-    count_each_seed_once(groups, left_out)
-    name_apart(groups)
-    if answer := first_answer(groups, margin):
-        print(f"From results.json of the runs:\n\n{answer}\n", flush=True)
+    _answer_first(groups, left_out, margin)
     data = MNISTDataModule(str(data_dir or groups[0].runs[0].config["data"]["data_dir"]), classes=classes)
     networks = _test(groups, data, left_out)
     _require_two(networks, left_out)
@@ -74,12 +68,29 @@ def compare(
         margin=margin,
         images_NHW=data.test[0],
         classes=data.classes,
-        notes=[f"The data settings differ: {text}." for text in data_differences(networks)] + early_stops(networks),
+        notes=[*(f"The data settings differ: {text}." for text in data_differences(networks)), *early_stops(networks)],
         left_out=left_out,
         number_of_runs=number_of_runs,
         folder=folder,
         command=command,
     )
+
+
+def _find_groups(folders: list[Path], planned: list[Trainings]) -> tuple[list[Group], LeftOut]:
+    """Group the runs by their recipes, with an empty group for each planned training without runs."""
+    groups, left_out = find_groups(folders)
+    for trainings in planned:
+        merge(groups, Group(trainings.name, trainings.settings, []))
+    _require_two(groups, {})
+    return groups, left_out
+
+
+def _answer_first(groups: list[Group], left_out: LeftOut, margin: float) -> None:
+    """Give each seed of a group one run and each group its own name, and print what their results say."""
+    count_each_seed_once(groups, left_out)
+    name_apart(groups)
+    if answer := first_answer(groups, margin):
+        print(f"From results.json of the runs:\n\n{answer}\n", flush=True)
 
 
 def _test(groups: list[Group], data: MNISTDataModule, left_out: LeftOut) -> list[Network]:

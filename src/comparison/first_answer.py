@@ -11,8 +11,8 @@ from src.comparison.words import headline, mean_sd, ranking_of, table
 def first_answer(groups: list[Group], margin: float) -> str:
     """Return a table of the errors and the verdict on each pair, from the results.json of all runs.
 
-    The verdict is that of the report, unless the evaluation finds that a run must be left out. Runs that were tested on
-    fewer images don't count here. Empty if fewer than two networks remain.
+    The report may differ: its evaluation can leave a run out, or round a few answers differently. Runs that were tested
+    on fewer images don't count here. Empty if fewer than two networks remain.
     """
     n_images = max(run.results["test"]["images"] for group in groups for run in group.runs)
     errors_of = {

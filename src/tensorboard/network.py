@@ -20,6 +20,7 @@ BATCH = 250  # images
 def copy_network(network: LightningModule) -> LightningModule:
     """Copy a network, without metrics, for a forward pass that leaves the modes and buffers of the original alone."""
     copied = copy.deepcopy(network)
+    copied.compile(disable=True)  # the copy of a compiled network would call the original
     for name, child in list(copied.named_children()):
         if isinstance(child, Metric):
             delattr(copied, name)
@@ -27,6 +28,7 @@ def copy_network(network: LightningModule) -> LightningModule:
     return copied.eval()
 
 
+@torch.compiler.set_stance("force_eager")  # compiled layers call no hooks
 @torch.inference_mode()
 def predict(network: LightningModule, x_NCHW: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the probabilities (N, K), and the input of the last `nn.Linear` (N, F) if the network has one.

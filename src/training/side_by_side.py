@@ -60,13 +60,12 @@ def run_side_by_side(jobs: list[Job], n_processes: int, goes_on: str, has_bar: b
     """
     failed: list[str] = []
     active: dict[int, _Process] = {}  # by the slot, which decides the GPU
-    waiting = list(jobs)
+    waiting, told = list(jobs), False
     with (
         tempfile.TemporaryDirectory() as folder,
         _passing_on_signals(active) as received,
         tqdm(total=len(jobs), unit="run", disable=None if has_bar and n_processes > 1 else True) as bar,
     ):
-        told = False
         while active or (waiting and not received):
             for slot in sorted(set(range(n_processes)) - active.keys()):
                 if not received and (started := _start_next(waiting, slot, n_processes, Path(folder))):

@@ -64,6 +64,11 @@ def training_callbacks(
     return callbacks
 
 
+def as_list(value: Any) -> list[Any]:
+    """Return a setting that may be nothing, one object or a list as a list."""
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
 def with_own_plugins(plugins: list[Any]) -> list[Any]:
     """Add the plugin that writes checkpoints, and under SLURM the environment without Lightning's requeue."""
     environment = cluster_environment()

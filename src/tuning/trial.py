@@ -13,7 +13,7 @@ from src.models import Classifier
 from src.runs.folder import Run
 from src.system.errors import UserError
 from src.tensorboard.logger import RunLogger
-from src.training.trainer import check_network, fit, training_callbacks, with_own_plugins
+from src.training.trainer import as_list, check_network, fit, training_callbacks, with_own_plugins
 from src.training.unsupported import refuse_no_batches, refuse_unsupported
 
 
@@ -91,9 +91,7 @@ def train_held_out(
 
 def _trainer(built: Namespace, folder: Path, callbacks: list[Callback]) -> Trainer:
     settings = built.trainer
-    given = settings.callbacks or []
-    given = given if isinstance(given, list) else [given]
-    plugins = settings.plugins or []
+    given = as_list(settings.callbacks)
     refuse_unsupported(settings, given, None)
     own = {
         "logger": RunLogger(str(folder.parent.parent), folder.parent.name, folder.name),
@@ -109,7 +107,7 @@ def _trainer(built: Namespace, folder: Path, callbacks: list[Callback]) -> Train
             *given,
             *callbacks,
         ],
-        "plugins": with_own_plugins(plugins if isinstance(plugins, list) else [plugins]),
+        "plugins": with_own_plugins(as_list(settings.plugins)),
         "max_time": None,  # its Timer is among the callbacks
         "enable_progress_bar": False,
         "enable_model_summary": False,

@@ -20,6 +20,7 @@ from src.runs.network import TrainedNetwork
 from src.runs.recipe import recipe
 from src.tensorboard.board import TensorBoard
 from src.tensorboard.logger import SUB_RUNS
+from src.tensorboard.network import copy_network, predict
 from src.tensorboard.projector import write_features
 from tests.conftest import SHORT, RunCLI
 from tests.tiny import Tiny
@@ -174,6 +175,21 @@ def test_training_is_the_same_with_all_of_it_and_without(cli: RunCLI) -> None:
         assert not tags.get("graph")
         assert not [tag for tag in tags.get("tensors", []) if tag.startswith("run/")]
     assert recipe(Run(with_all).config) == recipe(Run(without).config)
+
+
+def test_a_compiled_network_is_not_called() -> None:
+    network = LeNet5()
+    network.compile(backend="eager")
+    called: list[nn.Module] = []
+    network.register_forward_hook(lambda module, *args: called.append(module))  # the copies have it too
+    x_NCHW = torch.rand(3, 1, 28, 28)
+    copy_network(network)(x_NCHW)
+    probabilities_NK, features_NF = predict(network, x_NCHW)
+    assert features_NF is not None and features_NF.shape == (3, 84)
+    weight_KF, bias_K = (parameter.detach() for parameter in list(network.parameters())[-2:])
+    logits_NK = features_NF @ weight_KF.T + bias_K
+    torch.testing.assert_close(probabilities_NK, logits_NK.softmax(dim=1))
+    assert called and not any(module is network for module in called)
 
 
 class Convolutions(Classifier):
