@@ -271,7 +271,6 @@ def needs(package: str) -> Any:
     [
         pytest.param("--trainer.logger=WandbLogger", "Requirement 'wandb", marks=needs("wandb")),
         pytest.param("--trainer.logger=MLFlowLogger", "Requirement 'mlflow", marks=needs("mlflow")),
-        pytest.param("--trainer.callbacks=RichProgressBar", "`RichProgressBar` requires `rich`", marks=needs("rich")),
         pytest.param("--trainer.plugins=XLAPrecision", "Requirement 'torch_xla", marks=needs("torch_xla")),
         pytest.param("--trainer.profiler=xla", "Requirement 'torch_xla", marks=needs("torch_xla")),
         pytest.param("--trainer.accelerator=tpu", "Requirement 'torch_xla", marks=needs("torch_xla")),
