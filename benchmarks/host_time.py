@@ -140,7 +140,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], prog="python -m benchmarks.host_time")
     parser.add_argument("networks", nargs="*", default=list(NETWORKS), metavar="lenet5|cnn")
     parser.add_argument("--blocks", type=int, default=10, help="Blocks of each contender (10).")
-    parser.add_argument("--before", metavar="FOLDER", help="Another checkout, to compare with.")
+    parser.add_argument("--before", metavar="FOLDER", help="Another checkout with this file, to compare with.")
     parser.add_argument("--only", choices=["fit", "loop"], help=argparse.SUPPRESS)  # a contender
     given = parser.parse_args()
     if given.only:
