@@ -35,7 +35,7 @@ def networks(lenet5_run: Path, tmp_path_factory: pytest.TempPathFactory) -> list
         runs = [Path(given).resolve() / name / "version_0" for name in ("lenet5", "cnn")]
     else:
         folder = tmp_path_factory.mktemp("networks")
-        limits = {"train": 200, "val": 1, "test": 1}
+        limits = {"train": 120, "val": 1, "test": 1}
         short = [f"--trainer.limit_{name}_batches={number}" for name, number in limits.items()]
         train(folder, "--config=configs/lenet5-fast.yaml", "--trainer.max_epochs=1", *short)
         runs = [folder / "lightning_logs" / "lenet5" / "version_0", lenet5_run]
