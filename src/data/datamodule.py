@@ -15,6 +15,9 @@ from src.data.pictures import SIZE, ImageFile, read_images
 from src.data.source import SPLITS, Split, fetch_mnist, read_mnist, read_other
 from src.system.errors import UserError
 
+# Images in a batch of evaluation on a GPU, where each batch costs the time of its launch. The CPU is faster with
+# batches that fit its cache: CNN takes 1.8 times as long with 1,000 images as with 128.
+EVALUATION_BATCH = {"cuda": 1000, "mps": 1000}
 MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels, scaled to 0…1
 
 
@@ -23,7 +26,8 @@ class MNISTDataModule(LightningDataModule):
 
     Args:
         data_dir: Folder of the data. If MNIST isn't there, it is downloaded.
-        batch_size: Number of images in a global batch, over all devices.
+        batch_size: Number of images in a global batch, over all devices. Evaluation on GPUs takes at least 1,000 images
+            for each device at once.
         val_size: Number of training images held out for validation, stratified by class. With 0, validation
             uses the test images, as in the published comparison; don't select epochs by it then.
         normalize: Subtract MNIST's mean 0.1307 and divide by its standard deviation 0.3081, for any data set.
@@ -121,16 +125,18 @@ class MNISTDataModule(LightningDataModule):
         # With `overfit_batches` every epoch must have the same batches, so they aren't shuffled.
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         seed = None if overfit else self.seed
-        return self._batches(*self.train, seed=seed, max_shift=self.max_shift, distortion=self.distortion)
+        return self._batches(
+            *self.train, self.batch_size, seed=seed, max_shift=self.max_shift, distortion=self.distortion
+        )
 
     def val_dataloader(self) -> GlobalBatches:
-        return self._batches(*self.val)
+        return self._evaluation_batches(*self.val)
 
     def test_dataloader(self) -> GlobalBatches:
-        return self._batches(*self.test)
+        return self._evaluation_batches(*self.test)
 
     def predict_dataloader(self) -> GlobalBatches:
-        return self._batches(*self.test)
+        return self._evaluation_batches(*self.test)
 
     def transfer_batch_to_device(self, batch: RawBatch, device: torch.device, dataloader_idx: int) -> RawBatch:
         return batch  # `_batches` has moved all images
@@ -158,13 +164,19 @@ class MNISTDataModule(LightningDataModule):
             return read_mnist(self.data_dir, split)
         return read_other(self.data_dir, split, len(self.classes))
 
-    def _batches(self, images_NHW: Tensor, labels_N: Tensor, **kwargs: Any) -> GlobalBatches:
+    def _evaluation_batches(self, images_NHW: Tensor, labels_N: Tensor) -> GlobalBatches:
+        if self.trainer is None:
+            return self._batches(images_NHW, labels_N, self.batch_size)
+        smallest = EVALUATION_BATCH.get(self.trainer.strategy.root_device.type, 0) * self.trainer.world_size
+        return self._batches(images_NHW, labels_N, max(self.batch_size, smallest))
+
+    def _batches(self, images_NHW: Tensor, labels_N: Tensor, batch_size: int, **kwargs: Any) -> GlobalBatches:
         """Move the images to the device, 55 MB for all of MNIST, and divide them into batches."""
         if self.trainer is not None:
             device = self.trainer.strategy.root_device
             images_NHW, labels_N = images_NHW.to(device), labels_N.to(device)
             kwargs.update(rank=self.trainer.global_rank, world_size=self.trainer.world_size)
-        return GlobalBatches(images_NHW, labels_N, self.batch_size, **kwargs)
+        return GlobalBatches(images_NHW, labels_N, batch_size, **kwargs)
 
 
 def shift(images_NHW: Tensor, shifts_N2: Tensor, max_shift: int) -> Tensor:

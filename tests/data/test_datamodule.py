@@ -2,6 +2,8 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 from src.data import MNISTDataModule
 from src.data.datamodule import stratified_sample
 from src.system.errors import UserError
+from tests.conftest import RunCLI
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -113,3 +116,29 @@ def test_batch_size_out_of_range(batch_size: int) -> None:
 def test_val_size_out_of_range(mnist: Path, val_size: int) -> None:
     with pytest.raises(UserError, match=f"val_size is {val_size}; it must be 0 … 59,999 of the 60,000"):
         MNISTDataModule(str(mnist), val_size=val_size).prepare_data()
+
+
+def test_evaluation_on_a_gpu_takes_1000_images_for_each_device_at_once(
+    mnist: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stub stands for a trainer with two GPUs; the images stay on the CPU."""
+    trainer: Any = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device("cpu")), global_rank=1, world_size=2, overfit_batches=0
+    )
+    data = MNISTDataModule(str(mnist), batch_size=128)
+    data.setup("fit")
+    data.trainer = trainer
+    monkeypatch.setattr("src.data.datamodule.EVALUATION_BATCH", {"cpu": 1000})
+    assert [len(batch.labels_N) for batch in data.val_dataloader()] == [1000] * 5  # its share of 2,000
+    assert len(next(iter(data.train_dataloader())).labels_N) == 64
+    data.batch_size = 4000
+    assert len(data.val_dataloader()) == 3
+
+
+def test_the_size_of_the_batches_of_evaluation_does_not_change_the_result(
+    cli: RunCLI, lenet5_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = ("test", f"--ckpt_path={lenet5_run / 'checkpoints' / 'last.ckpt'}", "--trainer.enable_progress_bar=false")
+    usual = cli(*args).out
+    monkeypatch.setattr("src.data.datamodule.EVALUATION_BATCH", {"cpu": 1000})
+    assert "LeNet5: test accuracy" in usual and cli(*args).out == usual
