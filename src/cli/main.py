@@ -6,6 +6,7 @@ command line and import modules.
 
 import atexit
 import sys
+import traceback
 from typing import Any
 
 from lightning import Callback, Trainer
@@ -193,5 +194,6 @@ def main(args: ArgsType = None) -> int:
                 args=args,
             )
     except (Interrupted, UserError, MisconfigurationException, OSError) as error:
+        traceback.clear_frames(error.__traceback__)  # it keeps progress bars, which would be drawn after the last line
         return print_error(error)
     return 0

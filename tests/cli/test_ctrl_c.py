@@ -7,10 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tqdm import tqdm
 
-from tests.conftest import ROOT, SHORT
+from src.cli.commands import COMMANDS
+from src.training.stopping import Interrupted
+from tests.conftest import ROOT, SHORT, RunCLI
 
 SWALLOWS = """
 import os, signal
@@ -64,3 +68,17 @@ def test_ctrl_c_at_any_moment(name: str, lenet5_run: Path, tmp_path: Path) -> No
             assert "Stopped" in errors.splitlines()[-1]
             stopped += 1
     assert stopped > 6
+
+
+def test_a_progress_bar_is_not_drawn_after_the_last_line(cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop() -> None:
+        raise Interrupted(signal.SIGINT, "Stopped here.")
+
+    def run(*args: Any) -> None:
+        progress = tqdm(range(3))
+        _ = [stop() for _ in progress]  # type: ignore[func-returns-value]
+
+    monkeypatch.setitem(COMMANDS, "export", COMMANDS["export"]._replace(run=run))
+    outcome = cli("export")
+    assert outcome.code == 130
+    assert "0/3" in outcome.err and outcome.err.endswith("\nStopped here.\n")
