@@ -82,8 +82,10 @@ def _add_demo_options(parser: LightningArgumentParser) -> None:
 
 
 def _demo(given: Namespace, fit: LightningArgumentParser, words: list[str]) -> None:
-    from src.inference.demo import newest_checkpoints, show
-
+    try:
+        from src.inference.demo import newest_checkpoints, show
+    except ModuleNotFoundError as error:
+        raise UserError(f'{error.name} is not installed. The demo needs: pip install -e ".[demo]"') from None
     for class_path in given.model or []:
         import_network(class_path)
     if given.ckpt_path is None and given.also:

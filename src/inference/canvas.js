@@ -1,4 +1,4 @@
-// Draws with mouse, finger or pen. Sends the picture when a stroke ends.
+// Draws with mouse, finger or pen. Sends the picture when a stroke ends. gradio.HTML defines `element` and `trigger`.
 const canvas = element.querySelector("canvas");
 const pen = canvas.getContext("2d");
 Object.assign(pen, {lineWidth: 16, lineCap: "round", lineJoin: "round"});

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import gradio
 import torch
 from jinja2 import Environment, PackageLoader
 from PIL import Image
@@ -20,11 +21,6 @@ from src.inference.predictions import short_names
 from src.runs.folder import find_runs
 from src.runs.network import TrainedNetwork
 from src.system.errors import UserError
-
-try:
-    import gradio
-except ModuleNotFoundError as error:
-    raise UserError(f'{error.name} is not installed. The demo needs: pip install -e ".[demo]"') from None
 
 TEMPLATES = Environment(loader=PackageLoader("src.inference", "."), autoescape=True, trim_blocks=True)
 
@@ -46,7 +42,7 @@ def show(checkpoints: Sequence[Path], port: int | None, drawings: Path) -> None:
         drawings: Folder for pictures that were read wrong.
 
     Raises:
-        UserError: Gradio is not installed, the port is taken, or a checkpoint can't be used.
+        UserError: The port is taken, or a checkpoint can't be used.
     """
     networks = {name: TrainedNetwork(Path(path)) for name, path in short_names([*map(str, checkpoints)]).items()}
     page = _page(networks, drawings)

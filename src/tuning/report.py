@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from optuna.trial import FrozenTrial
 
 from src.comparison.statistics import BETTER, SAME, Difference, intervals_over_seeds, verdict
+from src.comparison.words import table
 from src.system.files import replace_when_whole
 from src.system.machine import describe_machine
 from src.tuning import results
@@ -48,7 +50,7 @@ def report(search: Search, confirmation: Confirmation, margin: float) -> str:
     return "\n".join(
         [
             "",
-            results.table(trials, search.ranges),
+            _best_ten(trials),
             "",
             *sentences,
             "",
@@ -57,6 +59,16 @@ def report(search: Search, confirmation: Confirmation, margin: float) -> str:
             f"Figures:        {', '.join(str(path) for path in sorted(search.folder.glob('*.png')))}",
         ]
     )
+
+
+def _best_ten(trials: list[FrozenTrial]) -> str:
+    """The best trials with their settings, as a table for the terminal."""
+    best = trials[:10]
+    columns = {"trial": [str(number_of(trial)) for trial in best], "errors": [f"{trial.value:.1f}" for trial in best]}
+    for name in best[0].params:
+        values = [trial.params[name] for trial in best]
+        columns[name] = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values]
+    return table(columns)
 
 
 STATES = ("COMPLETE", "PRUNED", "FAIL")

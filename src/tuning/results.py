@@ -109,16 +109,6 @@ def _show_trial(trial: FrozenTrial, folder: Path) -> None:
             writer.add_scalar(ERRORS, trial.value, 0)
 
 
-def table(trials: list[FrozenTrial], ranges: Ranges) -> str:
-    """The best ten trials, as a table for the terminal."""
-    rows = [["trial", "errors", *ranges]]
-    for trial in trials[:10]:
-        values = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial.params.values()]
-        rows.append([str(number_of(trial)), f"{trial.value:.1f}", *values])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-
-
 def draw(study: Study, folder: Path) -> None:
     """Draw the history of the search and the importance of each setting, as PNG files."""
     drawn: dict[str, Callable[..., Axes]] = {"history": figures.plot_optimization_history}

@@ -284,6 +284,13 @@ def test_settings_that_cannot_work(refused: Refused, settings: str, message: str
     assert message in refused("fit", "--model=LeNet5", "--trainer.max_epochs=1", settings)
 
 
+def test_bar_of_rich_without_rich(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning's own check of whether rich is there is replaced, because the tools for development bring rich."""
+    monkeypatch.setattr("lightning.pytorch.callbacks.progress.rich_progress._RICH_AVAILABLE", False)
+    callback = "--trainer.callbacks=RichProgressBar"
+    assert "`RichProgressBar` requires `rich`" in refused("fit", "--model=LeNet5", "--trainer.max_epochs=1", callback)
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -90,7 +90,7 @@ def test_trains_each_config_with_each_seed_in_turn_and_goes_on_where_it_was_kill
         assert [json.loads((run / "results.json").read_text())["seed"] for run in runs_of(trained, width)] == [0, 1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_the_training_save_itself(mnist: Path, tmp_path: Path, number: signal.Signals) -> None:
     """SIGTERM to the comparison alone, and Ctrl-C, which a terminal sends to the training too."""
     for width in (0, 32):
