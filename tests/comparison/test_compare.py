@@ -97,23 +97,26 @@ def test_a_signal_lets_the_training_save_itself(mnist: Path, tmp_path: Path, num
         config = CONFIG.format(width=width, data=mnist, folder=tmp_path).replace("30", "30000")
         config += "save_every_n_steps: 10\n"
         (tmp_path / f"tiny{width}.yaml").write_text(config)
-    command = [sys.executable, "-m", "src", "compare", "--train"]
-    command += [str(tmp_path / "tiny0.yaml"), str(tmp_path / "tiny32.yaml"), "--seeds", "1"]
-    process = subprocess.Popen(
-        [*command, "--output", str(tmp_path / "new")],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    configs = [str(tmp_path / "tiny0.yaml"), str(tmp_path / "tiny32.yaml")]
+    words = ["compare", "--train", *configs, "--seeds", "1", "--output", str(tmp_path / "new")]
     run = tmp_path / "lightning_logs" / "tiny" / "version_0"
-    deadline = time.monotonic() + 60
-    while not Run(run).checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-    output, _ = process.communicate(timeout=30)
-    assert process.returncode == 128 + number, output
+    if number == signal.SIGTERM:
+        fork = Fork(tmp_path, *words, function=command_line_with_forked_trainings)
+        fork.wait_until(Run(run).checkpoint.exists)
+        fork.send_signal(number)
+        outcome = fork.wait(timeout=30)
+        code, output = outcome.code, outcome.out + outcome.err
+    else:
+        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        command = [sys.executable, "-m", "src", *words]
+        process = subprocess.Popen(command, cwd=ROOT, text=True, start_new_session=True, **pipes)
+        deadline = time.monotonic() + 60
+        while not Run(run).checkpoint.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(process.pid, number)
+        output, _ = process.communicate(timeout=30)
+        code = process.returncode
+    assert code == 128 + number, output
     assert f"Go on with: python -m src fit --resume {run} --model tests.tiny.Tiny\n" in output
     assert output.endswith("Finished runs are kept. Run the same command again to continue.\n")
     assert (run / "checkpoints" / "last.ckpt").exists()

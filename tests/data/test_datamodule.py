@@ -15,7 +15,6 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 from src.data import MNISTDataModule
 from src.data.datamodule import stratified_sample
 from src.system.errors import UserError
-from tests.conftest import RunCLI
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -129,16 +128,11 @@ def test_evaluation_on_a_gpu_takes_1000_images_for_each_device_at_once(
     data.setup("fit")
     data.trainer = trainer
     monkeypatch.setattr("src.data.datamodule.EVALUATION_BATCH", {"cpu": 1000})
-    assert [len(batch.labels_N) for batch in data.val_dataloader()] == [1000] * 5  # its share of 2,000
+    shares = list(data.val_dataloader())
+    assert [len(batch.labels_N) for batch in shares] == [1000] * 5  # its part of 2,000
+    trainer.global_rank = 0
+    both = [batch.labels_N for pair in zip(data.val_dataloader(), shares, strict=True) for batch in pair]
+    assert torch.equal(torch.cat(both), data.val[1])  # each image once, in order
     assert len(next(iter(data.train_dataloader())).labels_N) == 64
     data.batch_size = 4000
     assert len(data.val_dataloader()) == 3
-
-
-def test_the_size_of_the_batches_of_evaluation_does_not_change_the_result(
-    cli: RunCLI, lenet5_run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    args = ("test", f"--ckpt_path={lenet5_run / 'checkpoints' / 'last.ckpt'}", "--trainer.enable_progress_bar=false")
-    usual = cli(*args).out
-    monkeypatch.setattr("src.data.datamodule.EVALUATION_BATCH", {"cpu": 1000})
-    assert "LeNet5: test accuracy" in usual and cli(*args).out == usual
