@@ -1,4 +1,6 @@
-"""The published Keras program, in blocks as the other contenders: `python keras_program.py NETWORK DATA_DIR [EPOCHS]`.
+"""The published Keras program, in blocks as the other contenders.
+
+``python keras_program.py NETWORK DATA_DIR [EPOCHS [SEED]]``
 
 With EPOCHS it trains whole epochs instead, and prints the test accuracy after each as JSON.
 """
@@ -52,13 +54,14 @@ def read(data_dir: str, part: str) -> tuple[np.ndarray, np.ndarray]:
     return images.astype("float32") / 255, keras.utils.to_categorical(labels, 10)
 
 
-name, data_dir, *epochs = sys.argv[1:]
+name, data_dir, *more = sys.argv[1:]
+epochs, seed = (*map(int, more), 0, 0)[:2]
 (x_train, y_train), (x_test, y_test) = read(data_dir, "train"), read(data_dir, "t10k")
-keras.utils.set_random_seed(0)
+keras.utils.set_random_seed(seed)
 model = keras.Sequential([keras.Input((28, 28, 1)), *NETWORKS[name]])
 model.compile(loss="categorical_crossentropy", optimizer="adam", metrics=["accuracy"])
 if epochs:
-    history = model.fit(x_train, y_train, BATCH, int(epochs[0]), validation_data=(x_test, y_test), verbose=2)
+    history = model.fit(x_train, y_train, BATCH, epochs, validation_data=(x_test, y_test), verbose=2)
     print(json.dumps(history.history["val_accuracy"]))
 else:
     train, test = slice(BATCH * TRAIN_STEPS), slice(BATCH * VAL_STEPS)
