@@ -10,6 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from optuna import Trial, TrialPruned
 
 from src.models import Classifier
+from src.runs.checkpoints import CLASS_PATH
 from src.runs.folder import Run
 from src.system.errors import UserError
 from src.tensorboard.logger import RunLogger
@@ -77,6 +78,7 @@ def train_held_out(
     seed_everything(config.seed_everything, workers=True, verbose=False)
     built: Any = parser.instantiate(config)
     network, data, run = built.model, built.data, Run(folder)
+    network.hparams[CLASS_PATH] = config.model.class_path  # as LightningCLI does, so that `test` reads the checkpoint
     data.splits = ("train",)
     check_network(network, len(data.classes))
     run.folder.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from torch import Tensor
 
 from src.models.classifier import Batch
+from src.runs.network import TrainedNetwork
 from tests.conftest import LETTERS, RunCLI
 from tests.forks import Fork, command_line_with_forked_trainings
 from tests.tensorboard.conftest import serve
@@ -90,8 +91,8 @@ def test_only_the_best_trial_keeps_its_checkpoints(killed: Path) -> None:
     number = best.user_attrs["number"]
     kept = {path.parents[2].name for path in killed.rglob("*.ckpt")}
     assert kept == {f"trial_{number:03d}"}
-    state = torch.load(next(killed.rglob("last.ckpt")), weights_only=True)
-    assert state["hyper_parameters"]["lr"] == best.params["model.lr"]
+    network = TrainedNetwork(next(killed.rglob("last.ckpt"))).network  # the checkpoint names its network
+    assert isinstance(network, Tiny) and network.lr == best.params["model.lr"]
 
 
 def test_the_end_tells_the_table_and_how_sure_it_is(killed: Path) -> None:
