@@ -25,8 +25,7 @@ from src.runs.checkpoints import SavedNetwork
 from src.runs.folder import Run
 from src.runs.network import load_weights
 from src.system.errors import UserError
-from src.system.machine import look_for_cuda_once
-from src.system.memory import keep_freed_pages
+from src.system.machine import speed_up_cpu
 from src.system.processes import StartingTogether, kill_launched_processes
 from src.training.callbacks import Progress, describe_result
 from src.training.stopping import Interrupted, interrupted_by_signals
@@ -178,8 +177,7 @@ def main(args: ArgsType = None) -> int:
         The exit code: 0, 1 for an error, 128 + the number of a signal. Exits with 2 if the command line is not valid.
     """
     silence_noise()
-    keep_freed_pages()
-    look_for_cuda_once()
+    speed_up_cpu()
     texts = {name: command.help for name, command in COMMANDS.items()}
     parser = {"prog": PROGRAM, "description": "Train and compare small networks on MNIST.", "command_help": texts}
     try:
