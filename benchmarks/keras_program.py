@@ -14,6 +14,10 @@ import numpy as np
 from keras import layers
 from turns import Turns
 
+name, data_dir, *more = sys.argv[1:]
+epochs, seed = (*map(int, more), 0, 0)[:2]
+keras.utils.set_random_seed(seed)  # before the layers are made: each draws the seed of its weights then
+
 BATCH, TRAIN_STEPS, VAL_STEPS = 128, 50, 10
 NETWORKS = {
     "lenet5": [
@@ -54,10 +58,7 @@ def read(data_dir: str, part: str) -> tuple[np.ndarray, np.ndarray]:
     return images.astype("float32") / 255, keras.utils.to_categorical(labels, 10)
 
 
-name, data_dir, *more = sys.argv[1:]
-epochs, seed = (*map(int, more), 0, 0)[:2]
 (x_train, y_train), (x_test, y_test) = read(data_dir, "train"), read(data_dir, "t10k")
-keras.utils.set_random_seed(seed)
 model = keras.Sequential([keras.Input((28, 28, 1)), *NETWORKS[name]])
 model.compile(loss="categorical_crossentropy", optimizer="adam", metrics=["accuracy"])
 if epochs:

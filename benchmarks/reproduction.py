@@ -2,8 +2,8 @@
 
 For each seed in turn: the Keras program, `fit` with pixels in 0…1 as published, and `fit` with normalised pixels, on
 one thread each. The test errors after each epoch are kept in docs/reproduction.json after each run. Stop it whenever
-you like: the same command goes on. 10 runs of LeNet5 and 5 of CNN take about five hours of one core for each contender.
-At the end it prints the verdicts, and draws docs/reproduction.png. It needs .venv-keras (`make bench` builds it).
+you like: the same command trains the missing runs. All of it takes hours. At the end it prints the verdicts, and draws
+docs/reproduction.png. It needs .venv-keras (`make bench` builds it).
 """
 
 import argparse
@@ -22,12 +22,14 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from benchmarks.__main__ import KERAS, KERAS_PROGRAM, ONE_THREAD, TITLES
+from benchmarks.over_time import EPOCHS
 from src.comparison.statistics import Difference, intervals_over_seeds
 from src.comparison.words import headline
+from src.data import MNISTDataModule
 from src.system.files import replace_when_whole
+from src.system.machine import cpu_cores
 
 KEPT = Path("docs", "reproduction.json")
-EPOCHS = {"lenet5": 30, "cnn": 12}
 PUBLISHED, NORMALISED = "fit as published", "fit, normalised"
 CONTENDERS = (KERAS_PROGRAM, PUBLISHED, NORMALISED)
 PAIRS = ((PUBLISHED, KERAS_PROGRAM), (NORMALISED, PUBLISHED))
@@ -69,6 +71,7 @@ def train_missing(kept: dict[str, Any], n_runs: dict[str, int], jobs: int) -> No
     ]
     if runs and not KERAS.exists():
         raise SystemExit(f"{KERAS} is missing.\n\n{__doc__}")
+    MNISTDataModule().prepare_data()  # the Keras program reads the files
     pool = ThreadPoolExecutor(jobs)
     try:
         started = {pool.submit(train, run): run for run in runs}
@@ -132,7 +135,7 @@ def draw(kept: dict[str, Any]) -> Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", nargs=2, type=int, default=[10, 5], help="of LeNet5 and of CNN, for each contender")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
+    parser.add_argument("--jobs", type=int, default=cpu_cores(), help="runs at a time")
     given = parser.parse_args()
     kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     train_missing(kept, dict(zip(EPOCHS, given.runs, strict=True)), given.jobs)

@@ -34,8 +34,7 @@ def flush_denormals() -> None:
     """Make the CPU take numbers below 1.2e-38 for zero, where it can. It computes with such numbers slowly.
 
     Where a gradient stays zero, as of dead units, Adam's running means shrink until rounding stops them at such
-    numbers. After 30 epochs of LeNet5 in batches of 64 these were a third of all, and a step of Adam took 13 times as
-    long. Threads take this setting over from the thread that starts them.
+    numbers (`benchmarks/denormals.py`). Threads take this setting over from the thread that starts them.
     """
     torch.set_flush_denormal(True)
 
