@@ -76,7 +76,12 @@ def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, mnis
     return run
 
 
-SHORT = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=5", "--trainer.limit_val_batches=2")
+SHORT_WITH_TABS = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=5", "--trainer.limit_val_batches=2")
+# TensorBoard's other tabs take longer than a short training. tests/tensorboard has them.
+NO_TABS = """{"hparams": false, "texts": false, "graph": false, "mistakes": false, "confusion": false,
+    "answers": false, "filters": false, "histograms": false, "pr_curves": false, "projector": false}"""
+CURVES_ALONE = f"--tensorboard={NO_TABS}"
+SHORT = (*SHORT_WITH_TABS, CURVES_ALONE)
 
 
 def train(folder: Path, *args: str) -> None:

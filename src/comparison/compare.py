@@ -68,7 +68,7 @@ def compare(
         margin=margin,
         images_NHW=data.test[0],
         classes=data.classes,
-        notes=[*(f"The data settings differ: {text}." for text in data_differences(networks)), *early_stops(networks)],
+        notes=[*data_differences(networks), *early_stops(networks)],
         left_out=left_out,
         number_of_runs=number_of_runs,
         folder=folder,

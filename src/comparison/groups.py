@@ -96,9 +96,10 @@ def common_classes(recipes: list[dict[str, Any]]) -> list[str] | None:
 
 
 def data_differences(groups: Sequence[Group]) -> list[str]:
-    """Return the data settings in which the groups differ, as ``data.val_size: 0 and 5000``."""
+    """Return a sentence about the data settings in which the groups differ, if they do."""
     data = [{name: value for name, value in group.recipe.items() if name.startswith("data.")} for group in groups]
-    return list(dict.fromkeys(text for other in data[1:] for text in differences(data[0], other)))
+    found = dict.fromkeys(text for other in data[1:] for text in differences(data[0], other))
+    return [f"The data settings differ: {'; '.join(found)}."] if found else []
 
 
 def early_stops(groups: Sequence[Group]) -> list[str]:

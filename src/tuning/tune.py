@@ -9,7 +9,7 @@ from src.tuning.confirmation import Candidate, Confirmation
 from src.tuning.ranges import check_ranges
 from src.tuning.report import report
 from src.tuning.search import Search
-from src.tuning.study import silence_optuna
+from src.tuning.study import finished, silence_optuna
 from src.tuning.trial import check_settings
 
 KEPT = "Finished trials are kept. Run the same command again to continue."
@@ -44,6 +44,12 @@ def tune(
         check_settings(search.parser, config)
     check_ranges(search_file, search.ranges, search.parser, search.base)
     search.open()
+    if worker_words:
+        n_finished = len(finished(search.study))
+        settings = ", ".join(search.ranges)
+        print(
+            f"{search.folder}: searching {settings}; {n_finished} of {search.n_trials} trials are finished.", flush=True
+        )
     failed: list[str] = []
     try:
         if worker_words and n_processes > 1:

@@ -15,7 +15,7 @@ from torchvision.datasets import MNIST
 from src.cli.commands import COMMANDS
 from src.models import LeNet5
 from src.runs.checkpoints import CheckedCheckpointIO, load_checkpoint
-from tests.conftest import ROOT, SHORT, Outcome, RunCLI
+from tests.conftest import CURVES_ALONE, ROOT, SHORT, SHORT_WITH_TABS, Outcome, RunCLI
 from tests.forks import Fork, command_line
 
 
@@ -30,7 +30,9 @@ def shell(*args: str) -> Outcome:
 
 
 def test_fit_from_the_shell_leaves_a_whole_run_and_tells_what_came_out(mnist: Path, tmp_path: Path) -> None:
-    outcome = shell("fit", "--config", "configs/lenet5.yaml", *SHORT, f"--trainer.default_root_dir={tmp_path}")
+    outcome = shell(
+        "fit", "--config", "configs/lenet5.yaml", *SHORT_WITH_TABS, f"--trainer.default_root_dir={tmp_path}"
+    )
     assert outcome.code == 0, outcome.err
     run = tmp_path / "lightning_logs" / "lenet5" / "version_0"
     assert outcome.run == run
@@ -120,15 +122,9 @@ def test_the_seed_alone_decides_the_weights(cli: RunCLI) -> None:
 
 
 def test_held_out_images_select_the_best_epoch(cli: RunCLI) -> None:
-    outcome = cli(
-        "fit",
-        "--model=LeNet5",
-        "--model.lr=0.02",  # too much, so that the last epoch isn't always the best
-        "--data.val_size=2000",
-        "--trainer.max_epochs=6",
-        "--trainer.limit_train_batches=15",
-        "--trainer.limit_test_batches=2",
-    )
+    high = "--model.lr=0.02"  # so that the last epoch isn't always the best
+    short = ("--trainer.max_epochs=6", "--trainer.limit_train_batches=15", "--trainer.limit_test_batches=2")
+    outcome = cli("fit", "--model=LeNet5", high, "--data.val_size=2000", *short, CURVES_ALONE)
     assert outcome.code == 0, outcome.err
     curves = json.loads((outcome.run / "results.json").read_text())["curves"]
     curve = list(curves["accuracy"]["validation"].values())
@@ -165,7 +161,7 @@ def test_trainer_without_logger_bar_or_checkpoints(cli: RunCLI, tmp_path: Path) 
 
 def test_overfit_batches_learns_one_batch_by_heart(cli: RunCLI) -> None:
     few = ("--trainer.overfit_batches=1", "--trainer.max_epochs=40", "--data.batch_size=32")
-    outcome = cli("fit", "--model=LeNet5", *few, "--trainer.limit_test_batches=2")
+    outcome = cli("fit", "--model=LeNet5", *few, CURVES_ALONE, "--trainer.limit_test_batches=2")
     assert outcome.code == 0, outcome.err
     accuracy = json.loads((outcome.run / "results.json").read_text())["curves"]["accuracy"]["train"]
     assert accuracy["40"] == 1
@@ -182,7 +178,7 @@ def test_two_epochs_come_near_to_the_published_accuracy(cli: RunCLI, name: str) 
 
 def test_cnn_learns_in_100_steps(cli: RunCLI) -> None:
     steps = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=100")
-    limits = ("--trainer.limit_val_batches=2", "--trainer.limit_test_batches=20")
+    limits = ("--trainer.limit_val_batches=2", "--trainer.limit_test_batches=8", CURVES_ALONE)
     outcome = cli("fit", "--config=configs/cnn.yaml", *steps, *limits)
     assert json.loads((outcome.run / "results.json").read_text())["test"]["accuracy"] > 0.93
 

@@ -20,13 +20,14 @@ from torchvision.datasets import MNIST
 from src.cli.main import main
 from src.runs.folder import Run
 from src.system.errors import UserError
-from tests.conftest import ROOT, Outcome
+from tests.conftest import NO_TABS, ROOT, Outcome
 from tests.forks import Fork, command_line_with_forked_trainings
 
 CONFIG = """
 model: {{class_path: tests.tiny.Tiny, init_args: {{width: {width}}}}}
 data: {{data_dir: {data}, batch_size: 256}}
 trainer: {{max_epochs: 2, limit_train_batches: 30, default_root_dir: {folder}, enable_progress_bar: false}}
+tensorboard: {tabs}
 """
 
 TINY = ("--model", "tests.tiny.Tiny")
@@ -55,7 +56,7 @@ def trained(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compared")
     for width in (0, 32):
         path = folder / f"tiny{width}.yaml"
-        path.write_text(CONFIG.format(width=width, data=mnist, folder=folder / f"width{width}"))
+        path.write_text(CONFIG.format(width=width, data=mnist, folder=folder / f"width{width}", tabs=NO_TABS))
     command = ["compare", "--train", str(folder / "tiny0.yaml"), str(folder / "tiny32.yaml")]
     command += ["--seeds", "2", "--name", "tiny", "--output", str(folder / "comparison")]
     third = folder / "width0" / "lightning_logs" / "tiny" / "version_1"
@@ -94,7 +95,7 @@ def test_trains_each_config_with_each_seed_in_turn_and_goes_on_where_it_was_kill
 def test_a_signal_lets_the_training_save_itself(mnist: Path, tmp_path: Path, number: signal.Signals) -> None:
     """SIGTERM to the comparison alone, and Ctrl-C, which a terminal sends to the training too."""
     for width in (0, 32):
-        config = CONFIG.format(width=width, data=mnist, folder=tmp_path).replace("30", "30000")
+        config = CONFIG.format(width=width, data=mnist, folder=tmp_path, tabs=NO_TABS).replace("30", "30000")
         config += "save_every_n_steps: 10\n"
         (tmp_path / f"tiny{width}.yaml").write_text(config)
     configs = [str(tmp_path / "tiny0.yaml"), str(tmp_path / "tiny32.yaml")]

@@ -95,7 +95,7 @@ def test_the_same_network_with_two_recipes_in_two_folders(tmp_path: Path) -> Non
         "LeNet5 (val_size 0, max_epochs 3)",
         "LeNet5 (val_size 100, max_epochs 1)",
     ]
-    assert data_differences(groups) == ["data.val_size: 0 and 100"]
+    assert data_differences(groups) == ["The data settings differ: data.val_size: 0 and 100."]
 
 
 def test_the_same_recipe_in_two_folders_is_one_group(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from src.tensorboard.board import TensorBoard
 from src.tensorboard.logger import SUB_RUNS
 from src.tensorboard.network import copy_network, predict
 from src.tensorboard.projector import write_features
-from tests.conftest import SHORT, RunCLI
+from tests.conftest import SHORT_WITH_TABS, RunCLI
 from tests.tiny import Tiny
 
 ALL_OFF = [f"--tensorboard.{name}=false" for name in vars(TensorBoard())]
@@ -160,7 +160,7 @@ class Frozen(Tiny):
 
 
 def test_training_is_the_same_with_all_of_it_and_without(cli: RunCLI) -> None:
-    two_epochs = (*SHORT, "--trainer.max_epochs=2", "--trainer.limit_test_batches=2")
+    two_epochs = (*SHORT_WITH_TABS, "--trainer.max_epochs=2", "--trainer.limit_test_batches=2")
     settings = ("fit", "--model=tests.tensorboard.test_board.Frozen", *two_epochs)
     with_all, without = cli(*settings).run, cli(*settings, *ALL_OFF).run
     weights = [torch.load(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (with_all, without)]
@@ -205,7 +205,12 @@ class Convolutions(Classifier):
 
 
 def test_what_a_network_does_not_have_is_left_out_with_a_note(cli: RunCLI) -> None:
-    settings = ("fit", "--model=tests.tensorboard.test_board.Convolutions", *SHORT, "--trainer.limit_test_batches=2")
+    settings = (
+        "fit",
+        "--model=tests.tensorboard.test_board.Convolutions",
+        *SHORT_WITH_TABS,
+        "--trainer.limit_test_batches=2",
+    )
     with (
         pytest.warns(UserWarning, match="TensorBoard doesn't show all of Convolutions: Only Tensors"),
         pytest.warns(UserWarning, match="Convolutions has no linear layer, so there is no PROJECTOR tab"),
@@ -217,7 +222,7 @@ def test_what_a_network_does_not_have_is_left_out_with_a_note(cli: RunCLI) -> No
 
 
 def test_a_resume_writes_nothing_twice(cli: RunCLI) -> None:
-    run = cli("fit", "--model=LeNet5", *SHORT, "--trainer.max_epochs=3", "--trainer.limit_test_batches=2").run
+    run = cli("fit", "--model=LeNet5", *SHORT_WITH_TABS, "--trainer.max_epochs=3", "--trainer.limit_test_batches=2").run
     whole = {tag: read(run / "train").Histograms(tag) for tag in read(run / "train").Tags()["histograms"]}
     (run / "results.json").unlink()  # as if it had been stopped in the test, after everything was written
     assert cli("fit", f"--resume={run}", "--tensorboard.confusion=false").code == 0

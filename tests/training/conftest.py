@@ -11,14 +11,16 @@ from lightning import Trainer
 
 from src.runs.checkpoints import load_checkpoint
 from src.training.stopping import Stopping
+from tests.conftest import CURVES_ALONE
 
-SHORT = (
+SHORT_WITH_TABS = (
     "--trainer.max_epochs=2",
     "--trainer.limit_train_batches=8",
     "--trainer.limit_val_batches=2",
     "--trainer.limit_test_batches=2",
     "--data.batch_size=32",
 )
+SHORT = (*SHORT_WITH_TABS, CURVES_ALONE)
 
 Stop = Callable[[int, signal.Signals], None]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, SHORT, RunCLI, train
+from tests.conftest import CURVES_ALONE, ROOT, SHORT, RunCLI, train
 from tests.forks import Fork
 
 Alone = Callable[..., dict[str, float]]
@@ -114,8 +114,9 @@ def test_test_and_predictions_are_the_same_on_1_and_3_devices(checkpoint: Path, 
 @pytest.mark.parametrize("devices", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_training_is_the_same_on_any_number_of_devices(tmp_path: Path, alone: Alone, devices: int) -> None:
     """In double precision, where rounding can't hide a difference: 32 images on 3 devices are 10, 11 and 11."""
-    steps = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=50", "--trainer.limit_val_batches=20")
+    steps = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=20", "--trainer.limit_val_batches=5")
     settings = ("--trainer.precision=64-true", "--data.batch_size=32", *steps, "--trainer.limit_test_batches=2")
+    settings += (CURVES_ALONE,)
     expected = alone("fit", "--config=configs/lenet5.yaml", *settings)
     record = tmp_path / str(devices)
     root = f"--trainer.default_root_dir={record}"

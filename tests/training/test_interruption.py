@@ -19,9 +19,9 @@ from src.models import Classifier
 from src.runs.checkpoints import load_checkpoint
 from src.runs.folder import Run
 from src.training.stopping import Stopping
-from tests.conftest import RunCLI
+from tests.conftest import CURVES_ALONE, RunCLI
 from tests.forks import Fork
-from tests.training.conftest import SHORT, Stop, assert_same_run, curves
+from tests.training.conftest import SHORT, SHORT_WITH_TABS, Stop, assert_same_run, curves
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ from tests.training.conftest import SHORT, Stop, assert_same_run, curves
     ],
 )
 def test_stopped_five_times(cli: RunCLI, stop: Stop, model: str, settings: tuple[str, ...]) -> None:
-    command = ("fit", f"--model={model}", *settings, *SHORT)
+    command = ("fit", f"--model={model}", *settings, *SHORT_WITH_TABS)
     whole = cli(*command).run
     # After step 8 comes the validation: the epoch is finished first. The last epoch ends with step 16.
     for step, number, saved_at in (
@@ -293,6 +293,7 @@ def test_any_sequence_of_stops(
         "--trainer.limit_test_batches=2",
         f"--save_every_n_steps={save_every}",
         "--trainer.enable_progress_bar=false",
+        CURVES_ALONE,
     )
     stop(-1, signal.SIGTERM)
     whole = cli(*command).run

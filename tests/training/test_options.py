@@ -13,7 +13,7 @@ from src.data.source import read_mnist
 from src.evaluation.answers import ROUNDED_IMAGES
 from src.runs.checkpoints import load_checkpoint
 from src.runs.network import TrainedNetwork
-from tests.conftest import ROOT, RunCLI, train
+from tests.conftest import CURVES_ALONE, ROOT, RunCLI, train
 from tests.training.conftest import Stop, assert_same_run
 
 FIT = (
@@ -24,9 +24,7 @@ FIT = (
     "--trainer.limit_val_batches=2",
     "--trainer.limit_test_batches=4",
     "--trainer.enable_model_summary=false",
-    "--tensorboard.mistakes=false",
-    "--tensorboard.confusion=false",
-    "--tensorboard.graph=false",
+    CURVES_ALONE,
 )
 NO_BAR = "--trainer.enable_progress_bar=false"
 EARLY = (

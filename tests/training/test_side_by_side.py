@@ -21,12 +21,14 @@ from src.system.errors import UserError
 from src.training import side_by_side
 from src.training.side_by_side import Job, environment, run_side_by_side
 from src.training.stopping import Interrupted
+from tests.conftest import NO_TABS
 from tests.forks import Fork, command_line_with_forked_trainings
 
 CONFIG = """
 model: {{class_path: tests.tiny.Tiny, init_args: {{width: {width}}}}}
 data: {{data_dir: {data}, batch_size: 256}}
 trainer: {{max_epochs: 1, limit_train_batches: {steps}, limit_test_batches: 2, default_root_dir: {folder}}}
+tensorboard: {tabs}
 """
 
 
@@ -44,7 +46,9 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
 def configs(folder: Path, data: Path, steps: int) -> list[str]:
     paths = [folder / f"tiny{width}.yaml" for width in (0, 16)]
     for path, width in zip(paths, (0, 16), strict=True):
-        path.write_text(CONFIG.format(width=width, data=data, steps=steps, folder=folder / f"width{width}"))
+        path.write_text(
+            CONFIG.format(width=width, data=data, steps=steps, folder=folder / f"width{width}", tabs=NO_TABS)
+        )
     return [str(path) for path in paths]
 
 

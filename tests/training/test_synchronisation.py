@@ -10,7 +10,7 @@ from lightning import Trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.training import stopping
-from tests.conftest import RunCLI
+from tests.conftest import CURVES_ALONE, RunCLI
 from tests.tiny import Tiny
 
 READS = ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__")
@@ -44,7 +44,9 @@ def test_values_are_read_from_the_device_once_in_20_steps(
     for name in READS:
         count(name)
     short = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=60", "--trainer.limit_val_batches=1")
-    outcome = cli("fit", "--model=LeNet5", *short, "--trainer.limit_test_batches=1", "--data.batch_size=8", *options)
+    outcome = cli(
+        "fit", "--model=LeNet5", *short, "--trainer.limit_test_batches=1", "--data.batch_size=8", CURVES_ALONE, *options
+    )
     assert outcome.code == 0, outcome.err
     assert {number for number, n_reads in reads.items() if 1 < number < 60 and n_reads} <= {20, 21, 40, 41}
 
@@ -71,7 +73,12 @@ def test_fit_adds_at_most_24_operators_to_a_bare_step(cli: RunCLI, monkeypatch: 
 
     monkeypatch.setattr(stopping.Stopping, "on_train_batch_start", on_train_batch_start)
     short = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=50", "--trainer.limit_val_batches=1")
-    quiet = ("--trainer.limit_test_batches=1", "--trainer.enable_progress_bar=false", "--data.batch_size=8")
+    quiet = (
+        "--trainer.limit_test_batches=1",
+        "--trainer.enable_progress_bar=false",
+        "--data.batch_size=8",
+        CURVES_ALONE,
+    )
     assert cli("fit", "--model=tests.tiny.Tiny", *short, *quiet).code == 0
     network, x_NCHW, labels_N = Tiny(), torch.zeros(8, 1, 28, 28), torch.zeros(8, dtype=torch.long)
     optimizer = torch.optim.Adam(network.parameters(), fused=True)

@@ -9,11 +9,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from src.comparison.groups import find_groups
 from src.runs.checkpoints import load_checkpoint
-from tests.conftest import RunCLI
+from tests.conftest import CURVES_ALONE, RunCLI
 from tests.training.conftest import Stop, assert_same_run, curves
 
 LIMITS = ("--data.batch_size=32", "--trainer.limit_train_batches=4", "--trainer.limit_val_batches=2")
-QUICK = ("fit", "--model=tests.tiny.Tiny", *LIMITS, "--trainer.limit_test_batches=2")
+QUICK = ("fit", "--model=tests.tiny.Tiny", *LIMITS, CURVES_ALONE, "--trainer.limit_test_batches=2")
 
 
 def points(run: Path, sub_run: str) -> list[int]:
