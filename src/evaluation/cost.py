@@ -54,4 +54,4 @@ def _seconds(network: Classifier, n_images: int, num_threads: int) -> float:
     x_NCHW = torch.zeros(n_images, 1, 28, 28).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         timer = Timer("network(x)", globals={"network": network, "x": x_NCHW}, num_threads=num_threads)
-        return float(timer.blocked_autorange(min_run_time=0.2).median)
+        return float(timer.blocked_autorange(min_run_time=0.05).median)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,7 +26,8 @@ from tests.forks import Fork, command_line_with_forked_trainings
 CONFIG = """
 model: {{class_path: tests.tiny.Tiny, init_args: {{width: {width}}}}}
 data: {{data_dir: {data}, batch_size: 256}}
-trainer: {{max_epochs: 1, limit_train_batches: {steps}, limit_test_batches: 2, default_root_dir: {folder}}}
+trainer: {{max_epochs: {epochs}, limit_train_batches: 30, limit_val_batches: 2, limit_test_batches: 2,
+    default_root_dir: {folder}}}
 tensorboard: {tabs}
 """
 
@@ -43,11 +43,11 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(side_by_side.subprocess, "Popen", start)
 
 
-def configs(folder: Path, data: Path, steps: int) -> list[str]:
+def configs(folder: Path, data: Path, epochs: int) -> list[str]:
     paths = [folder / f"tiny{width}.yaml" for width in (0, 16)]
     for path, width in zip(paths, (0, 16), strict=True):
         path.write_text(
-            CONFIG.format(width=width, data=data, steps=steps, folder=folder / f"width{width}", tabs=NO_TABS)
+            CONFIG.format(width=width, data=data, epochs=epochs, folder=folder / f"width{width}", tabs=NO_TABS)
         )
     return [str(path) for path in paths]
 
@@ -174,7 +174,7 @@ def compare_without_tests(*words: str) -> int:
 
 
 def test_two_comparisons_at_once_train_each_run_once(mnist: Path, tmp_path: Path) -> None:
-    words = ["compare", "--train", *configs(tmp_path, mnist, steps=30), "--seeds=1", "--jobs=2"]
+    words = ["compare", "--train", *configs(tmp_path, mnist, epochs=1), "--seeds=1", "--jobs=2"]
     comparisons = [
         Fork(tmp_path, *words, f"--output={tmp_path}/{name}", function=compare_without_tests) for name in "ab"
     ]
@@ -188,22 +188,16 @@ def test_two_comparisons_at_once_train_each_run_once(mnist: Path, tmp_path: Path
 
 
 def test_ctrl_c_saves_all_runs(mnist: Path, tmp_path: Path) -> None:
-    words = ["compare", "--train", *configs(tmp_path, mnist, steps=30000), "--seeds=1", "--jobs=2"]
+    words = ["compare", "--train", *configs(tmp_path, mnist, epochs=10000), "--seeds=1", "--jobs=2"]
     process = Fork(tmp_path, *words, f"--output={tmp_path}/all", function=command_line_with_forked_trainings)
-    process.wait_until(partial(training, tmp_path))
+    runs = [Run(tmp_path / f"width{width}" / "lightning_logs" / "tiny" / "version_0") for width in (0, 16)]
+    process.wait_until(lambda: all(run.checkpoint.exists() for run in runs))
+    interrupted = time.time()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     outcome = process.wait(60)
     assert outcome.code == 128 + signal.SIGINT, outcome
     assert outcome.err.endswith("Finished runs are kept. Run the same command again to continue.\n")
-    assert len(list(tmp_path.glob("width*/lightning_logs/tiny/version_0/checkpoints/last.ckpt"))) == 2
-
-
-def training(folder: Path) -> bool:
-    """Whether both runs are past their first step."""
-    found = list(folder.glob("width*/lightning_logs/tiny/version_0/train/events.*"))
-    if len(found) == 2:
-        time.sleep(2)
-    return len(found) == 2
+    assert all(run.checkpoint.stat().st_mtime > interrupted for run in runs)
 
 
 def test_a_run_that_a_process_trains_is_taken(lenet5_run: Path) -> None:
