@@ -2,21 +2,22 @@
 
 Time is counted in epochs of `fit` with the published recipe, so that it holds on any machine: how much longer
 or shorter an epoch of the others takes is read from docs/benchmarks.json (`make bench`, with Keras). The accuracies
-are those of docs/comparison.json and docs/fast.json, reports of `compare`, and of one Keras run for each network,
-which is trained here and kept in docs/keras.json.
+are those of docs/comparison.json and docs/fast.json, reports of `compare`, and of the Keras runs in
+docs/reproduction.json (`python -m benchmarks.reproduction`).
 """
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.__main__ import FAST, KERAS, KERAS_ONE_THREAD, KERAS_PROGRAM, TITLES
+from benchmarks.__main__ import FAST, KERAS_ONE_THREAD, KERAS_PROGRAM, TITLES
 
 DOCS = Path("docs")
 EPOCHS = {"lenet5": 30, "cnn": 12}
+IMAGES = 10_000  # of the test
 
 
 def read(name: str) -> dict[str, Any]:
@@ -25,21 +26,8 @@ def read(name: str) -> dict[str, Any]:
     return json.loads((DOCS / name).read_text())
 
 
-def keras_accuracies() -> dict[str, list[float]]:
-    """The test accuracy after each epoch of the published program, one run."""
-    kept = DOCS / "keras.json"
-    if not kept.exists():
-        accuracies = {}
-        for network, epochs in EPOCHS.items():
-            command = [str(KERAS), "benchmarks/keras_program.py", network, "data", str(epochs)]
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            accuracies[network] = json.loads(output.splitlines()[-1])
-        kept.write_text(f"{json.dumps(accuracies, indent=2)}\n")
-    return json.loads(kept.read_text())
-
-
 def draw() -> Figure:
-    ratios, keras = read("benchmarks.json")["networks"], keras_accuracies()
+    ratios, trained = read("benchmarks.json")["networks"], read("reproduction.json")
     reports = {"published recipe": read("comparison.json"), "fast recipe": read("fast.json")}
     keras_ratio = f"epoch: fit / {KERAS_ONE_THREAD}"
     if any(keras_ratio not in ratios.get(network, {}) for network in TITLES):
@@ -55,12 +43,14 @@ def draw() -> Figure:
             (found,) = [one for one in report["networks"] if one["name"] == title]
             curve = found["curves"]["accuracy"]["validation"]
             times = [epoch * an_epoch[recipe] for epoch in curve["epoch"]]
-            axes.plot(
-                times, curve["mean"], marker="o", markersize=3, label=f"{recipe}, mean of {len(found['runs'])} runs"
-            )
+            label = f"{recipe}, mean of {len(found['runs'])} runs"
+            axes.plot(times, curve["mean"], marker="o", markersize=3, label=label)
             axes.fill_between(times, curve["low"], curve["high"], alpha=0.2)
-        times = [epoch * an_epoch[KERAS_PROGRAM] for epoch in range(1, len(keras[network]) + 1)]
-        axes.plot(times, keras[network], marker="o", markersize=3, label=f"{KERAS_PROGRAM}, 1 run")
+        keras_RE = 1 - np.array(list(trained[network][KERAS_PROGRAM].values())) / IMAGES
+        times = [epoch * an_epoch[KERAS_PROGRAM] for epoch in range(1, 1 + EPOCHS[network])]
+        label = f"{KERAS_PROGRAM}, mean of {len(keras_RE)} runs"
+        axes.plot(times, keras_RE.mean(axis=0), marker="o", markersize=3, label=label)
+        axes.fill_between(times, keras_RE.min(axis=0), keras_RE.max(axis=0), alpha=0.2)
         axes.set(title=title, xlabel="training time, in epochs of fit", ylabel="test accuracy", ylim=(0.97, 0.996))
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right")

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from benchmarks.__main__ import KERAS, KERAS_PROGRAM, ONE_THREAD, TITLES
-from benchmarks.over_time import EPOCHS
+from benchmarks.over_time import EPOCHS, IMAGES
 from src.comparison.statistics import Difference, intervals_over_seeds
 from src.comparison.words import headline
 from src.data import MNISTDataModule
@@ -33,7 +33,7 @@ KEPT = Path("docs", "reproduction.json")
 PUBLISHED, NORMALISED = "fit as published", "fit, normalised"
 CONTENDERS = (KERAS_PROGRAM, PUBLISHED, NORMALISED)
 PAIRS = ((PUBLISHED, KERAS_PROGRAM), (NORMALISED, PUBLISHED))
-IMAGES, MARGIN, LAST_EPOCHS = 10_000, 10, 5
+MARGIN, LAST_EPOCHS = 10, 5
 
 Run = tuple[str, str, int]  # network, contender, seed
 
@@ -118,11 +118,13 @@ def draw(kept: dict[str, Any]) -> Figure:
             errors_RE = np.array(list(kept[network][contender].values()))
             epochs = np.arange(1, errors_RE.shape[1] + 1)
             over_epochs.plot(epochs, errors_RE.T, color=f"C{place}", alpha=0.3, linewidth=0.8)
-            over_epochs.plot(epochs, errors_RE.mean(axis=0), color=f"C{place}", label=f"{contender}, mean")
+            over_epochs.plot(
+                epochs, errors_RE.mean(axis=0), color=f"C{place}", label=f"{contender}, mean of {len(errors_RE)} runs"
+            )
             offsets = np.linspace(-0.2, 0.2, len(errors_RE))
             last.plot(place + offsets, errors_RE[:, -1], "o", color=f"C{place}", alpha=0.6)
             last.hlines(errors_RE[:, -1].mean(), place - 0.3, place + 0.3, color=f"C{place}")
-        over_epochs.set(title=f"{title}: {len(errors_RE)} runs each", xlabel="epoch", ylim=(0, 250))
+        over_epochs.set(title=title, xlabel="epoch", ylim=(0, 250))
         over_epochs.set_ylabel(f"errors in {IMAGES:,} test images")
         over_epochs.legend()
         last.set(title="after the last epoch", ylim=(0, None))
