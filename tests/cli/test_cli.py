@@ -72,14 +72,14 @@ def test_fit_from_the_shell_leaves_a_whole_run_and_tells_what_came_out(mnist: Pa
 
 
 def test_command_line_overrides_the_config(cli: RunCLI) -> None:
-    overrides = ("--model.lr=0.002", "--data.batch_size=256", "--seed_everything=7")
+    overrides = ("--model.lr=0.002", "--data.batch_size=32", "--seed_everything=7")
     limits = (*SHORT, "--trainer.limit_test_batches=2")
     outcome = cli("fit", "--config=configs/cnn.yaml", "--config=configs/published.yaml", *limits, *overrides)
     assert outcome.code == 0, outcome.err
     config = yaml.safe_load((outcome.run / "config.yaml").read_text())
     assert config["model"]["class_path"] == "src.models.CNN"
     assert config["model"]["init_args"]["lr"] == 0.002
-    assert (config["data"]["batch_size"], config["data"]["normalize"]) == (256, False)
+    assert (config["data"]["batch_size"], config["data"]["normalize"]) == (32, False)
     assert (config["seed_everything"], config["trainer"]["max_epochs"]) == (7, 1)
     again = cli("fit", f"--config={outcome.run / 'config.yaml'}")
     assert again.code == 0, again.err
@@ -114,7 +114,7 @@ def test_recipes_train_the_same_networks(cli: RunCLI, name: str, parameters: int
 
 
 def test_the_seed_alone_decides_the_weights(cli: RunCLI) -> None:
-    limits = (*SHORT, "--trainer.limit_test_batches=2")
+    limits = (*SHORT, "--data.batch_size=32", "--trainer.limit_test_batches=2")
     runs = [cli("fit", "--model=CNN", *limits, f"--seed_everything={seed}").run for seed in (0, 0, 1)]
     first, again, other = (load_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in runs)
     torch.testing.assert_close(again, first, rtol=0, atol=0)
@@ -124,7 +124,7 @@ def test_the_seed_alone_decides_the_weights(cli: RunCLI) -> None:
 def test_held_out_images_select_the_best_epoch(cli: RunCLI) -> None:
     high = "--model.lr=0.02"  # so that the last epoch isn't always the best
     short = ("--trainer.max_epochs=6", "--trainer.limit_train_batches=15", "--trainer.limit_test_batches=2")
-    outcome = cli("fit", "--model=LeNet5", high, "--data.val_size=2000", *short, CURVES_ALONE)
+    outcome = cli("fit", "--model=LeNet5", high, "--data.val_size=2000", "--data.batch_size=32", *short, CURVES_ALONE)
     assert outcome.code == 0, outcome.err
     curves = json.loads((outcome.run / "results.json").read_text())["curves"]
     curve = list(curves["accuracy"]["validation"].values())

@@ -63,16 +63,16 @@ def test_the_last_validation_of_an_epoch_is_its_point(cli: RunCLI) -> None:
         assert [event.value for event in written[0]] == [event.value for event in written[1]]
 
 
-@pytest.mark.parametrize("step", [2, 4, 6, 9])
 @pytest.mark.parametrize("settings", ["check_val_every_n_epoch=2", "limit_val_batches=0", "val_check_interval=0.5"])
-def test_resumed_with_and_without_validation(cli: RunCLI, stop: Stop, settings: str, step: int) -> None:
+def test_resumed_with_and_without_validation(cli: RunCLI, stop: Stop, settings: str) -> None:
     command = (*QUICK, "--trainer.max_epochs=3", f"--trainer.{settings}")
     whole = cli(*command).run
-    stop(step, signal.SIGTERM)
-    assert cli(*command, "--resume=auto").code == 128 + signal.SIGTERM
-    stop(0, signal.SIGTERM)
-    resumed = cli(*command, "--resume=auto")
-    assert (resumed.code, resumed.run) == (0, whole.with_name("version_1")), resumed.err
-    assert_same_run(whole, resumed.run)
-    for name in ("train", "validation"):
-        assert points(resumed.run, name) == points(whole, name)
+    for version, step in enumerate((2, 4, 6, 9), start=1):
+        stop(step, signal.SIGTERM)
+        assert cli(*command, "--resume=auto").code == 128 + signal.SIGTERM
+        stop(0, signal.SIGTERM)
+        resumed = cli(*command, "--resume=auto")
+        assert (resumed.code, resumed.run) == (0, whole.with_name(f"version_{version}")), resumed.err
+        assert_same_run(whole, resumed.run)
+        for name in ("train", "validation"):
+            assert points(resumed.run, name) == points(whole, name)
