@@ -145,5 +145,6 @@ if __name__ == "__main__":
     given = parser.parse_args()
     if given.only:
         {"fit": fit, "loop": loop}[given.only](given.networks[0])
-    for network in given.networks:
-        race(network, given.blocks, given.before)
+    else:
+        for network in given.networks:
+            race(network, given.blocks, given.before)

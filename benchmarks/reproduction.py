@@ -111,9 +111,9 @@ def verdicts(contenders: dict[str, dict[str, list[int]]]) -> Iterator[str]:
 
 def draw(kept: dict[str, Any]) -> Figure:
     """Every run: errors over the epochs, and after the last."""
-    figure = Figure(figsize=(10, 7), layout="constrained")
-    for row, (network, title) in zip(figure.subplots(2, 2, width_ratios=(3, 2)), TITLES.items(), strict=True):
-        over_epochs, last = row
+    figure = Figure(figsize=(10, 3.5 * len(kept)), layout="constrained")
+    rows = figure.subplots(len(kept), 2, squeeze=False, width_ratios=(3, 2))
+    for network, (over_epochs, last) in zip(kept, rows, strict=True):
         for place, contender in enumerate(CONTENDERS):
             errors_RE = np.array(list(kept[network][contender].values()))
             epochs = np.arange(1, errors_RE.shape[1] + 1)
@@ -124,12 +124,12 @@ def draw(kept: dict[str, Any]) -> Figure:
             offsets = np.linspace(-0.2, 0.2, len(errors_RE))
             last.plot(place + offsets, errors_RE[:, -1], "o", color=f"C{place}", alpha=0.6)
             last.hlines(errors_RE[:, -1].mean(), place - 0.3, place + 0.3, color=f"C{place}")
-        over_epochs.set(title=title, xlabel="epoch", ylim=(0, 250))
+        over_epochs.set(title=TITLES[network], xlabel="epoch", ylim=(0, 250))
         over_epochs.set_ylabel(f"errors in {IMAGES:,} test images")
         over_epochs.legend()
         last.set(title="after the last epoch", ylim=(0, None))
         last.set_xticks(range(len(CONTENDERS)), [name.replace(" ", "\n", 1) for name in CONTENDERS])
-        for axes in row:
+        for axes in (over_epochs, last):
             axes.grid(alpha=0.3)
     return figure
 
@@ -141,8 +141,8 @@ def main() -> None:
     given = parser.parse_args()
     kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     train_missing(kept, dict(zip(EPOCHS, given.runs, strict=True)), given.jobs)
-    for network, title in TITLES.items():
-        print(f"\n{title}", *verdicts(kept[network]), sep="\n  ")
+    for network in kept:
+        print(f"\n{TITLES[network]}", *verdicts(kept[network]), sep="\n  ")
     draw(kept).savefig(KEPT.with_suffix(".png"), dpi=120)
     print(f"\nPicture: {KEPT.with_suffix('.png')}")
 
