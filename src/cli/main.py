@@ -7,6 +7,7 @@ command line and import modules.
 import atexit
 import sys
 import traceback
+from contextlib import nullcontext
 from typing import Any
 
 from lightning import Callback, Trainer
@@ -83,7 +84,8 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         words = configs_first(sys.argv[1:] if args is None else list(args), COMMANDS)
         self.processes = StartingTogether()
-        with self.processes.ending_together():
+        runs_alone = any(COMMANDS[word].run for word in words if word in COMMANDS)
+        with nullcontext() if runs_alone else self.processes.ending_together():
             self.config = parser.parse_args(words)
         given = self.config[self.config.subcommand]
         if run_command := COMMANDS[self.config.subcommand].run:

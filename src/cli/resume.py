@@ -148,6 +148,8 @@ def _newest_undamaged_checkpoint(run: Run) -> Path:
         if run.checkpoint.is_file():
             load_checkpoint(run.checkpoint)
     except UserError as error:
+        if not run.previous_checkpoint.is_file():
+            raise
         load_checkpoint(run.previous_checkpoint)
         print(f"{error}\nContinuing from the previous checkpoint: {run.previous_checkpoint}", file=sys.stderr)
         return run.previous_checkpoint

@@ -51,7 +51,7 @@ class CheckedCheckpointIO(TorchCheckpointIO):
             cause = error if isinstance(error, OSError) else error.__context__
             reason = cause.strerror if isinstance(cause, OSError) else " ".join(str(error).split())[:200]
             kept = f" {path} is the previous checkpoint." if path.exists() else ""
-            raise UserError(f"Cannot write a checkpoint to {path.parent}: {reason}.{kept}") from None
+            raise UserError(f"Cannot write a checkpoint to {path.parent}: {reason}.{kept}") from cause
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return load_checkpoint(path)

@@ -36,7 +36,7 @@ class Job:
         announce: Returns the line that is printed when the job starts.
         lock: A file that is locked while the job runs. If another process holds it, the job waits.
         is_done: Whether there is nothing to do, asked before the start.
-        is_taken: Whether a process without the lock does the same, as one whose parent was killed.
+        is_taken: Whether a process without the lock already does this, for example one whose parent was killed.
     """
 
     name: str
@@ -56,7 +56,7 @@ def run_side_by_side(jobs: list[Job], n_processes: int, goes_on: str, has_bar: b
         A sentence about each job that failed.
 
     Raises:
-        Interrupted: With `goes_on` as message: a signal has ended this process or a job. It ended all other jobs too.
+        Interrupted: A signal ended this process or a job, and so all other jobs. The message is `goes_on`.
     """
     failed: list[str] = []
     active: dict[int, _Process] = {}  # by the slot, which decides the GPU
@@ -70,6 +70,8 @@ def run_side_by_side(jobs: list[Job], n_processes: int, goes_on: str, has_bar: b
             for slot in sorted(set(range(n_processes)) - active.keys()):
                 if not received and (started := _start_next(waiting, slot, n_processes, Path(folder))):
                     active[slot] = started
+                    if received:  # while the job was starting
+                        _send({slot: started}, received[-1])
             if waiting and not active and not received and not told:
                 told = True
                 tqdm.write(f"Other processes work on: {', '.join(job.name for job in waiting)}. Waiting for them.")
@@ -164,7 +166,8 @@ def environment(slot: int, n_processes: int) -> dict[str, str]:
         n_processes: How many run at a time.
     """
     share = max(1, cpu_cores() // n_processes)
-    own = {"OMP_NUM_THREADS": str(min(share, int(os.environ.get("OMP_NUM_THREADS", share))))}
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # OpenMP allows a list, for nested threads
+    own = {"OMP_NUM_THREADS": str(min(share, int(given) if given.isdigit() else share))}
     if (n_gpus := torch.cuda.device_count()) > 1:
         names = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(n_gpus)))).split(",")
         own["CUDA_VISIBLE_DEVICES"] = names[slot % n_gpus]
@@ -173,7 +176,7 @@ def environment(slot: int, n_processes: int) -> dict[str, str]:
 
 @contextmanager
 def _passing_on_signals(active: dict[int, _Process]) -> Iterator[list[int]]:
-    """Send each signal to all processes too. Yields the list of the signals so far."""
+    """Send each signal to all processes too, and end them on an exception. Yields the list of the signals so far."""
     received: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
@@ -184,6 +187,11 @@ def _passing_on_signals(active: dict[int, _Process]) -> Iterator[list[int]]:
     handle_signals(pass_on)
     try:
         yield received
+    except Exception:
+        _send(active, signal.SIGTERM)
+        for process in active.values():
+            process.popen.wait()
+        raise
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

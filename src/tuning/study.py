@@ -27,7 +27,7 @@ from src.system.files import locked
 from src.tuning.ranges import Ranges
 
 LOCK = ".lock"
-MAX_RETRIES = 10  # a trial that ends its process each time, as for lack of memory, counts as failed then
+MAX_RETRIES = 10  # then a trial that ends its process each time, for example for lack of memory, counts as failed
 LOCAL_WAIT = 100  # seconds that SQLite waits for another process
 
 Judge = Callable[[Trial, Path], float]  # trains the networks of a trial in its folder, and returns the mean errors
@@ -167,7 +167,7 @@ def _try_killed_again(study: Study, folder: Path) -> None:
 
 
 def _outcome(judge: Judge, trial: Trial, folder: Path) -> tuple[TrialState, float | None]:
-    """Run a trial. One that fails, as by a loss that is NaN or for lack of memory, doesn't end the search."""
+    """Run a trial. A failed one (NaN loss, out of memory) doesn't end the search."""
     try:
         return TrialState.COMPLETE, judge(trial, folder)
     except TrialPruned as pruned:
@@ -176,6 +176,8 @@ def _outcome(judge: Judge, trial: Trial, folder: Path) -> tuple[TrialState, floa
     except (OSError, SQLAlchemyError, optuna.exceptions.StorageInternalError):
         raise  # the next trials would fail too
     except Exception as error:  # a network of the user can raise any
+        if isinstance(error.__cause__, OSError):  # a checkpoint cannot be written
+            raise
         text = "out of memory" if is_oom_error(error) or isinstance(error, MemoryError) else reason(error)
         trial.set_user_attr("reason", text)
     garbage_collection_cuda()  # after the exception has released its tensors

@@ -115,8 +115,8 @@ def test_test_and_predictions_are_the_same_on_1_and_3_devices(checkpoint: Path, 
 def test_training_is_the_same_on_any_number_of_devices(tmp_path: Path, alone: Alone, devices: int) -> None:
     """In double precision, where rounding can't hide a difference: 32 images on 3 devices are 10, 11 and 11."""
     steps = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=20", "--trainer.limit_val_batches=5")
-    settings = ("--trainer.precision=64-true", "--data.batch_size=32", *steps, "--trainer.limit_test_batches=2")
-    settings += (CURVES_ALONE,)
+    few = (*steps, "--trainer.limit_test_batches=2", "--data.batch_size=32", CURVES_ALONE)
+    settings = ("--trainer.precision=64-true", *few)
     expected = alone("fit", "--config=configs/lenet5.yaml", *settings)
     record = tmp_path / str(devices)
     root = f"--trainer.default_root_dir={record}"

@@ -141,6 +141,10 @@ def test_auto_takes_the_checkpoint_before_a_damaged_one_and_says_so(cli: RunCLI,
     assert f"{last} is empty or damaged" in outcome.err
     assert f"Continuing from the previous checkpoint: {previous}" in outcome.err
     assert_same_run(whole, folder)
+    (folder / "results.json").unlink()
+    previous.unlink()
+    last.write_bytes(content)
+    assert f"{last} is empty or damaged" in cli("fit", "--model=LeNet5", *SHORT, "--resume=auto").err
 
 
 def test_a_run_without_a_checkpoint_starts_anew_in_its_folder(cli: RunCLI, stop: Stop) -> None:

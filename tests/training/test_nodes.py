@@ -137,6 +137,13 @@ def test_different_settings_end_both(nodes: list[Path], second: tuple[str, ...],
     assert not (nodes[0] / "lightning_logs").exists()
 
 
+def test_a_mistake_in_a_command_of_one_process_waits_for_no_other(nodes: list[Path]) -> None:
+    """As in the script of a job with two tasks, without srun."""
+    first, second = srun(nodes, "compare", "--typo")
+    second.kill()
+    assert first.wait(60).code == 2
+
+
 def test_signal_to_one_process_ends_both(nodes: list[Path]) -> None:
     processes = srun(nodes, *FIT, "--trainer.limit_train_batches=150", "--save_every_n_steps=1")
     processes[0].wait_until((nodes[0] / RUN / "checkpoints" / "last.ckpt").exists)

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
+from src.comparison import trainings
 from src.comparison.trainings import Trainings
 from src.runs.folder import Run
 from src.runs.recipe import recipe
@@ -60,8 +61,9 @@ def test_each_of_several_has_its_share_of_threads(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(side_by_side, "cpu_cores", lambda: 8)
     assert [environment(0, n)["OMP_NUM_THREADS"] for n in (1, 2, 3, 16)] == ["8", "4", "2", "1"]
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # the user's limit
-    assert [environment(0, n)["OMP_NUM_THREADS"] for n in (1, 2, 4)] == ["3", "3", "2"]
+    for limit in ("3", "3,1"):  # of the user
+        monkeypatch.setenv("OMP_NUM_THREADS", limit)
+        assert [environment(0, n)["OMP_NUM_THREADS"] for n in (1, 2, 4)] == ["3", "3", "2"]
 
 
 def test_each_of_several_has_a_gpu_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +133,39 @@ def test_a_signal_after_the_job_has_ended_stops_the_others(scripts: None) -> Non
     script = "import os, signal, time; signal.signal(15, signal.SIG_IGN); os.kill(os.getppid(), 15); time.sleep(0.3)"
     with pytest.raises(Interrupted):
         run_side_by_side([Job("it", [script]), Job("late", ["1/0"])], 1, "")
+
+
+def test_a_signal_while_a_job_starts_ends_it_too(scripts: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = side_by_side.subprocess.Popen
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        started = start(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return started
+
+    monkeypatch.setattr(side_by_side.subprocess, "Popen", interrupted)
+    started = time.monotonic()
+    with pytest.raises(Interrupted):
+        run_side_by_side([Job("it", ["import time; time.sleep(60)"])], 1, "")
+    assert time.monotonic() - started < 30
+
+
+def test_a_job_that_cannot_be_started_ends_the_others(
+    scripts: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    start, started = side_by_side.subprocess.Popen, []
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        started.append(start(*args, **kwargs))
+        return started[-1]
+
+    monkeypatch.setattr(side_by_side.subprocess, "Popen", spy)
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        run_side_by_side(
+            [Job("it", ["import time; time.sleep(60)"]), Job("bad", [], lock=tmp_path / "file" / "it")], 2, ""
+        )
+    assert [process.poll() for process in started] == [-signal.SIGTERM]
 
 
 def test_a_job_waits_for_the_lock_of_another_process(scripts: None, tmp_path: Path) -> None:
@@ -208,3 +243,10 @@ def test_a_run_that_a_process_trains_is_taken(lenet5_run: Path) -> None:
     with run.locked():
         assert planned.is_training(0)
         assert not planned.is_training(1)
+
+
+def test_trainings_without_results_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As with limit_test_batches: 0 in the config."""
+    monkeypatch.setattr(trainings, "run_side_by_side", lambda *args: [])
+    with pytest.raises(UserError, match="The trainings of mine.yaml leave no results."):
+        trainings.train_missing([Trainings("mine.yaml", "Mine", {}, tmp_path, n_seeds=1)])

@@ -24,7 +24,7 @@ LOW, HIGH, VARIED = [80, 82, 84, 81, 83], [120, 118, 123, 119, 121], [70, 95, 60
             ["second"],
         ),
         ([LOW, VARIED, HIGH], ["trial 1 and trial 2 can't", "trial 1 is better than by hand: "], []),
-        ([[80], [100]], ["trial 1 and trial 2 can't be told apart: two runs"], []),
+        ([[80], [100]], ["trial 1 and trial 2 can't be told apart: each needs two runs with different results"], []),
         ([LOW, []], [], []),
     ],
 )

@@ -9,6 +9,8 @@ from optuna import Study, Trial
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
+from src.runs.checkpoints import CheckedCheckpointIO
+from src.system.errors import UserError
 from src.tuning import study as module
 from src.tuning.ranges import Ranges
 from src.tuning.study import MAX_RETRIES, finished, number_of, open_storage, open_study, silence_optuna, work
@@ -75,6 +77,16 @@ def test_a_trial_that_kills_each_process_has_failed_in_the_end(tmp_path: Path, m
             search(tmp_path, 3, deadly)
     states = [trial.state for trial in finished(search(tmp_path, 3, deadly))]
     assert sorted(state.name for state in states) == ["COMPLETE", "COMPLETE", "FAIL"]
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_search(tmp_path: Path) -> None:
+    def full(trial: Trial, folder: Path) -> float:
+        (folder / "checkpoints").touch()  # a file in place of the folder, instead of a full disk
+        CheckedCheckpointIO().save_checkpoint({}, folder / "checkpoints" / "last.ckpt")
+        return 0.0
+
+    with pytest.raises(UserError, match="Cannot write a checkpoint"):
+        search(tmp_path, 2, full)
 
 
 def test_a_trial_that_another_process_runs_is_not_taken(tmp_path: Path) -> None:
