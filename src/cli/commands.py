@@ -24,7 +24,7 @@ class Command(NamedTuple):
 
     help: str
     add_options: Callable[[LightningArgumentParser], None] = lambda parser: None
-    # What the command does, given its settings, the parser of `fit`, and the words of the command line.
+    # What the command does, given its settings, the parser of `fit`, and the arguments of the command line.
     # None: it is a method of the CLI and needs a Trainer; Lightning adds the options of trainer, model and data.
     run: Callable[[Namespace, LightningArgumentParser, list[str]], None] | None = None
     trains: bool = False  # whether such a command takes the settings of network, data and Trainer, as `fit` does
@@ -52,7 +52,7 @@ def _add_export_options(parser: LightningArgumentParser) -> None:
     parser.add_argument("--ckpt_path", type=str, help="The checkpoint.")
     parser.add_argument("--output", type=str, metavar="FOLDER", help="Folder to write to. Default: the run folder.")
     parser.add_argument("--data_dir", type=str, help="Folder of the data. Default: that of the training.")
-    parser.add_argument("--model", type=str, metavar="MODULE.CLASS", help="Your own network class, if it is one.")
+    parser.add_argument("--model", type=str, metavar="MODULE.CLASS", help="Class of your own network, if it is one.")
 
 
 def _export(given: Namespace, fit: LightningArgumentParser, words: list[str]) -> None:
@@ -154,9 +154,9 @@ def _add_tune_options(parser: LightningArgumentParser) -> None:
     parser.add_argument("--search", type=str, metavar="FILE", help=text)
     text = "Number of finished trials in all, over all processes and restarts."
     parser.add_argument("--trials", type=PositiveInt, default=50, help=text)
-    text = "Number of runs of each trial, with different seeds. Their mean errors count."
+    text = "Number of runs of each trial, with different seeds. Its result is their mean."
     parser.add_argument("--seeds", type=PositiveInt, default=1, help=text)
-    text = "End a trial that has more errors after an epoch than half of the others had."
+    text = "End a trial that has more errors after an epoch than the median of the others."
     parser.add_argument("--prune", type=bool, default=True, help=text)
     text = "Number of runs of each of the best two trials with fresh seeds, at the end."
     parser.add_argument("--fresh", type=NonNegativeInt, default=5, help=text)

@@ -100,7 +100,7 @@ def condense(message: str) -> str:
 
 
 def _problem(message: str) -> str:
-    """The line of an error message of jsonargparse that says more than that a value has none of the possible types."""
+    """The line of an error message of jsonargparse that says more than "wrong type"."""
     lines = [line.strip(" -") for line in message.partition("Errors:")[2].partition("Given value")[0].splitlines()]
     types = ("Expected a <class", "Expected a dot", "Import path", "Problem with", "Does not", "Subtypes", "Errors")
     return next((line for line in lines if line and not line.startswith(types)), "")
@@ -126,8 +126,8 @@ STAGES = {"training_step": "training", "validation_step": "validation", "test_st
 def plain_error(error: BaseException | None, config: Namespace) -> UserError | None:
     """The error that says what the user can correct, or None if this package may be at fault.
 
-    It is a `UserError`, or made from an exception in a file of the user, from one in restoring a checkpoint, or from
-    one that Lightning raises by itself. From the traceback it keeps what lies in the user's files.
+    It is a `UserError`, or describes an exception in a user's file, in restoring a checkpoint, or raised by Lightning.
+    From the traceback it keeps the lines of the user's files.
 
     Args:
         error: What was raised. jsonargparse wraps what a class raises, so its causes count too.

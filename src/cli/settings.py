@@ -17,13 +17,13 @@ from src.runs.recipe import recipe
 from src.runs.trust import refuse_foreign_arguments
 from src.system.errors import UserError
 
-# Settings that may differ from those of the training, because they do not change the result.
+# Settings that may differ from those of the training, because they do not change what a checkpoint predicts.
 FREE_SETTINGS = {"data.data_dir", "data.batch_size", "model.compile"}
 
 
 def add_trainer_options(parser: LightningArgumentParser) -> None:
     """Add the options of the Trainer, with the defaults of this package."""
-    # Their type in Lightning may turn into `float | int`, as `typing` keeps one order of a union. 1 would be 1.0, all.
+    # Their type in Lightning may become `float | int`: `typing` reorders unions. Then 1 would mean 1.0, all batches.
     limits = [f"limit_{kind}_batches" for kind in ("train", "val", "test", "predict")]
     parser.add_class_arguments(
         Trainer, "trainer", skip=set(limits), fail_untyped=False, instantiate=False, sub_configs=True

@@ -103,7 +103,7 @@ def data_differences(groups: Sequence[Group]) -> list[str]:
 
 
 def early_stops(groups: Sequence[Group]) -> list[str]:
-    """Return a sentence about each group with runs that stopped early, as by ``--trainer.max_time``."""
+    """Return a sentence about each group with runs that stopped early, for example by ``--trainer.max_time``."""
     sentences = []
     for group in groups:
         steps = sorted(run.results["steps"] for run in group.runs if run.results.get("stopped_early"))

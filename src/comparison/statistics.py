@@ -14,8 +14,8 @@ from scipy.optimize import brentq
 LEVEL = 0.95
 POWER = 0.80
 # The spread between seeds counts only where it exceeds this multiple of the spread that the images explain. The value
-# was chosen in simulations: with a lower one the interval is too wide where seeds have no effect of their own, with a
-# higher one it is too narrow where they have.
+# was chosen in simulations: with a lower one the interval is too wide if seeds have no effect; with a higher one it is
+# too narrow if they do.
 BEYOND_CHANCE = 1.25
 DIFFERENCES_OF_INTEREST = (5, 7, 10, 20)  # images in 10,000; 7 is the published difference
 BETTER, SAME, UNKNOWN = "better", "no difference that matters", "cannot tell"
@@ -97,7 +97,7 @@ def interval_over_seeds_and_images(wrong_a_SN: Wrong, wrong_b_SN: Wrong, n_netwo
 
     Every run is tested on every image, so seeds and images are crossed (Owen 2007, "The pigeonhole bootstrap").
     The variance is that of the images plus the part of the spread between seeds that exceeds the interaction:
-    the variance of the images already includes the interaction, which is that each run is wrong about other images.
+    the variance of the images already includes the interaction: each run misclassifies different images.
     In simulations the interval covers the truth 93 to 97 times in 100, for 3, 5 and 10 runs
     (tests/comparison/test_statistics.py).
     """

@@ -1,4 +1,4 @@
-"""The verdicts in sentences that a student understands and a statistician accepts."""
+"""Verdicts as sentences, and numbers as text."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations

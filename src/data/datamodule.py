@@ -32,8 +32,8 @@ class MNISTDataModule(LightningDataModule):
             uses the test images, as in the published comparison; don't select epochs by it then.
         normalize: Subtract MNIST's mean 0.1307 and divide by its standard deviation 0.3081, for any data set.
             Without it the pixels are in 0…1.
-        max_shift: In each epoch, shift each training image vertically and horizontally by random numbers of
-            pixels up to this one.
+        max_shift: In each epoch, shift each training image vertically and horizontally at random, by up to this many
+            pixels.
         max_rotation: In each epoch, rotate each training image by a random angle up to this one, in degrees.
         max_scaling: Multiply the size of each training image by a random factor; 0.1 means 0.9 … 1.1.
         max_shear: Shear each training image horizontally by a random angle up to this one, in degrees.

@@ -116,5 +116,5 @@ def _read(run: Run, key: str) -> Evaluation | None:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # damaged
-    print(f"{run.folder}: its kept evaluation is of another checkpoint, test set or version. It is evaluated again.")
+    print(f"{run.folder}: its kept evaluation is of another checkpoint, test set or version, so it is evaluated again.")
     return None

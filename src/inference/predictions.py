@@ -78,7 +78,7 @@ def _answers(probabilities_NK: Tensor, names: Sequence[int | str]) -> list[Answe
 
 
 def short_names(checkpoints: list[str]) -> dict[str, str]:
-    """Map short names, as "lenet5/version_0", to the checkpoints. If two are equal, the names are the paths."""
+    """Map short names, such as "lenet5/version_0", to the checkpoints. If two are equal, the names are the paths."""
     runs = ["/".join(run_folder(Path(checkpoint)).parts[-2:]) for checkpoint in checkpoints]
     return dict(zip(runs if len(set(runs)) == len(runs) else checkpoints, checkpoints, strict=True))
 

@@ -40,8 +40,8 @@ DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 def refuse_foreign_code(run: Run, given: dict[str, Any]) -> None:
     """Check the names in the config of a run before the parser imports them.
 
-    The networks of this package, modules of networks that are imported already, and classes of Lightning that take
-    plain values are trusted, and what the user named.
+    Trusted are the networks of this package, network modules that are imported already, classes of Lightning that take
+    plain values, and what the user named.
 
     Args:
         run: The run to resume.
@@ -71,7 +71,7 @@ def refuse_foreign_arguments(path: Path, arguments: dict[str, Any]) -> None:
 
 
 def foreign_argument(arguments: dict[str, Any]) -> str | None:
-    """A name in the arguments of a network that is not that of a torch module (`nn.Module`) imported already, if any.
+    """The first name in the arguments of a network that is not an `nn.Module` imported already, or None.
 
     A checkpoint with such a name is refused.
     """
@@ -105,7 +105,7 @@ class _NoImports(MetaPathFinder):
 def no_imports() -> Iterator[None]:
     """Import nothing while the parser reads what a run folder or a checkpoint contains.
 
-    The parser also imports what strings and the files that they name contain. No check of names finds all of them.
+    The parser also imports names in strings, and in files that strings name. A check cannot find all of them.
     """
     finder = _NoImports()
     sys.meta_path.insert(0, finder)

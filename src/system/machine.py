@@ -31,10 +31,10 @@ def speed_up_cpu() -> None:
 
 
 def flush_denormals() -> None:
-    """Make the CPU take numbers below 1.2e-38 for zero, where it can. It computes with such numbers slowly.
+    """Make the CPU treat numbers below 1.2e-38 as zero, if it can. Computing with them is slow.
 
-    Where a gradient stays zero, as of dead units, Adam's running means shrink until rounding stops them at such
-    numbers (`benchmarks/denormals.py`). Threads take this setting over from the thread that starts them.
+    Where a gradient stays zero (dead units), Adam's running means shrink until rounding stops them at such numbers
+    (`benchmarks/denormals.py`). Threads inherit this setting from the thread that starts them.
     """
     torch.set_flush_denormal(True)
 

@@ -30,7 +30,7 @@ class StartingTogether:
     """Lets the processes of torchrun, srun or several nodes agree before they form their process group.
 
     A process that ended with an error before the process group exists would leave the others waiting. So each process
-    publishes, in a store at the main address, that it goes on or why it ends, and all end with the error of one.
+    publishes in a store at the main address whether it goes on. If one ends with an error, all end with it.
     Processes started by Lightning on the same machine take no part: their parent has agreed for them.
 
     Attributes:

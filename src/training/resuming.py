@@ -22,13 +22,13 @@ class Resuming(Callback):
         if self.saved is None:
             return
         own = len(trainer.optimizers), len(trainer.lr_scheduler_configs)
-        if self.saved != own:  # Lightning would leave the others as new
+        if self.saved != own:  # Lightning would not restore the others
             have = "{} optimisers and {} learning rate schedules"
             raise UserError(
                 f"{trainer.ckpt_path} contains the states of {have.format(*self.saved)}, but "
                 f"{type(pl_module).__name__} has {have.format(*own)}. Use another checkpoint."
             )
-        # With max_steps, Lightning takes a checkpoint of the end of an epoch for one inside it, and skips an epoch.
+        # With max_steps, Lightning mistakes a checkpoint at the end of an epoch for one inside it, and skips an epoch.
         # So it restores the position without max_steps.
         trainer.fit_loop.epoch_loop.max_steps = -1
 

@@ -1,7 +1,7 @@
 """A training from beginning to end: logger, callbacks, fit, test.
 
-`src.cli.main` builds data, network and Trainer from the command line. What the Trainer of a training is given, and in
-which order, is listed here. To add a callback to all trainings, add it to `training_callbacks`.
+`src.cli.main` builds data, network and Trainer from the command line. This module lists what the Trainer gets, and in
+which order. To add a callback to all trainings, add it to `training_callbacks`.
 """
 
 import copy
@@ -91,7 +91,7 @@ def fit(trainer: Trainer, network: Classifier, data: MNISTDataModule, ckpt_path:
         raise UserError("The training ended before its first step: --trainer.max_steps or --trainer.max_time is 0.")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, WeightAveraging):
-            # Takes the averaged weights. Lightning forgets it in a training that is resumed after its last step.
+            # Takes the averaged weights. Lightning doesn't, in a training that is resumed after its last step.
             callback.on_train_end(trainer, network)
 
 
@@ -127,7 +127,7 @@ def check_network(network: Classifier, n_classes: int) -> None:
     if foreign := foreign_argument(arguments):
         raise UserError(
             f"{name} was given {foreign}, and only classes of torch modules can be read again from a checkpoint. "
-            "Give a subclass of nn.Module, such as torch.nn.ReLU, or a word that your network looks up."
+            "Give a subclass of nn.Module, such as torch.nn.ReLU, or a string that your network looks up."
         )
     copied = copy.deepcopy(network).eval()
     logits_NK = copied(torch.zeros(2, 1, 28, 28).to(copied.dtype))

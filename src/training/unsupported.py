@@ -20,7 +20,7 @@ REFUSED_CALLBACKS = {
     "BatchSizeFinder": "it trains with a batch size that config.yaml does not contain. Set --data.batch_size.",
     "StochasticWeightAveraging": "it averages after the last save. Use EMAWeightAveraging.",
     "Timer": "set --trainer.max_time.",
-    "ModelPruning": "it needs weights that are contiguous, and replaces them by others that no checkpoint fits.",
+    "ModelPruning": "it needs contiguous weights, and renames them, so that no checkpoint fits.",
 }
 
 BATCHES = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
@@ -75,7 +75,7 @@ def refuse_unsupported_strategy(strategy: str | Namespace) -> None:
 
 
 def refuse_no_batches(command: str, settings: Namespace) -> None:
-    """Raise a `UserError` if the Trainer is limited to no batch of what the command is for."""
+    """Raise a `UserError` if the Trainer is limited to zero batches for this command."""
     name = f"limit_{BATCHES[command]}_batches"
     if settings[name] == 0:
         raise UserError(f"--trainer.{name} is 0: there is nothing to {command}.")

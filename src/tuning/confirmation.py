@@ -28,8 +28,8 @@ class Candidate:
 class Confirmation:
     """Trains the best two trials of a search, and other recipes, with seeds that the search did not use.
 
-    The best of many trials was lucky with its seeds. Fresh seeds show what it is worth. The runs are trials of a study
-    of their own, so they are shared among processes, stopped and continued as those of the search.
+    The result of the best of many trials is partly chance. Fresh seeds show the errors to expect. The runs are trials
+    of another study, so they are shared among processes, stopped and continued like those of the search.
 
     Args:
         search: Its trials are finished.

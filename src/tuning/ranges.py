@@ -15,7 +15,7 @@ from src.system.errors import UserError, reason
 from src.training.trainer import check_network
 
 FORMS = "{log: [1e-4, 1e-1]}, {float: [0, 0.5]}, {int: [0, 3]} or {choice: [a, b]}"
-# They decide by which images a trial is judged, so they are the same for all trials.
+# They choose the held-out images, so they are the same for all trials.
 JUDGES = {"data.val_size", "data.seed", "data.classes", "trainer.limit_val_batches"}
 
 Ranges = dict[str, BaseDistribution]  # setting, by its name on the command line → its range

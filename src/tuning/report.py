@@ -117,7 +117,7 @@ def _sentence(a: str, b: str, difference: Difference, margin: float) -> str:
     """The verdict on two recipes in words."""
     interval = difference.over_seeds
     if interval is None:
-        return f"{a} and {b} can't be told apart: two runs with different results of each are needed."
+        return f"{a} and {b} can't be told apart: each needs two runs with different results."
     found = verdict(difference, margin)
     if found == BETTER:
         better, worse = (a, b) if difference.mean < 0 else (b, a)

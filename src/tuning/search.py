@@ -19,7 +19,7 @@ from src.tuning.ranges import Ranges, as_words
 from src.tuning.study import LOCK, complete, finished, number_of, open_storage, open_study, running, work
 from src.tuning.trial import Pruning, train_held_out
 
-# What all recipes of a search share: the images that judge them, the batches that save time, and what is logged.
+# What all recipes of a search share: the held-out images, the limits of batches, and what is logged.
 JUDGED_BY = (
     "data.data_dir",
     "data.val_size",
