@@ -26,7 +26,7 @@ from benchmarks.over_time import EPOCHS, IMAGES
 from src.comparison.statistics import Difference, intervals_over_seeds
 from src.comparison.words import headline
 from src.data import MNISTDataModule
-from src.system.files import replace_when_whole
+from src.system.files import write_whole
 from src.system.machine import cpu_cores
 
 KEPT = Path("docs", "reproduction.json")
@@ -79,8 +79,7 @@ def train_missing(kept: dict[str, Any], n_runs: dict[str, int], jobs: int) -> No
             network, contender, seed = started[future]
             errors = future.result()
             kept.setdefault(network, {}).setdefault(contender, {})[str(seed)] = errors
-            with replace_when_whole(KEPT) as file:
-                file.write(f"{json.dumps(kept)}\n".encode())
+            write_whole(KEPT, f"{json.dumps(kept)}\n".encode())
             tqdm.write(f"{TITLES[network]}, {contender}, seed {seed}: {errors[-1]} errors")
     finally:
         pool.shutdown(cancel_futures=True)

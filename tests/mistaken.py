@@ -32,11 +32,6 @@ class ReturnsTuple(Tiny):
         return super().forward(x_NCHW), x_NCHW
 
 
-class ReturnsNothing(Tiny):
-    def forward(self, x_NCHW: Tensor) -> Any:
-        super().forward(x_NCHW)
-
-
 class ReturnsIntegers(Tiny):
     def forward(self, x_NCHW: Tensor) -> Tensor:
         return super().forward(x_NCHW).long()
@@ -54,11 +49,6 @@ class ThreeChannels(Classifier):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         return self.network(x_NCHW)
-
-
-class WithoutParameters(Classifier):
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        return x_NCHW.flatten(1)[:, :10]
 
 
 class Frozen(Tiny):

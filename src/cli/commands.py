@@ -115,7 +115,8 @@ def _add_compare_options(parser: LightningArgumentParser) -> None:
 
 def _compare(given: Namespace, fit: LightningArgumentParser, words: list[str]) -> None:
     # These import scipy and jinja2, which take half a second.
-    from src.comparison.compare import Trainings, compare
+    from src.comparison.compare import compare
+    from src.comparison.trainings import Trainings
     from src.report.report import collect_numbers, summarise, write_report
 
     if not given.folders and not given.train:

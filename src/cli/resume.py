@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
 from src.cli.messages import NAME_A_CHECKPOINT, NAME_A_NETWORK, Parser
-from src.cli.settings import recipe_of, refuse_contradictions, runs_folder, saved_settings, set_defaults
+from src.cli.settings import recipe_of, refuse_contradictions, runs_folder, saved_settings
 from src.runs.checkpoints import load_checkpoint
 from src.runs.folder import Run, find_runs
 from src.runs.recipe import SURROUNDINGS, differences, has_recipe, recipe
@@ -58,7 +58,10 @@ def complete_settings(
         # The settings of the checkpoint become the defaults. Given settings are compared with them.
         saved = saved_settings(given.ckpt_path, given.model)
         with no_imports(), Parser.reading(given.ckpt_path):
-            set_defaults(parser.commands[command], saved, given.ckpt_path)
+            try:
+                parser.commands[command].set_defaults(saved)
+            except KeyError as error:
+                raise UserError(f"{given.ckpt_path} is from another version of this package: {error}") from None
             config = parser.parse_args(words)
         refuse_contradictions(config[command], parser.commands[command], saved)
     elif command != "fit":

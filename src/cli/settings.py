@@ -14,7 +14,6 @@ from src.data import MNISTDataModule
 from src.runs.checkpoints import SavedNetwork
 from src.runs.network import trusted_class_path
 from src.runs.recipe import recipe
-from src.runs.trust import refuse_foreign_arguments
 from src.system.errors import UserError
 
 # Settings that may differ from those of the training, because they do not change what a checkpoint predicts.
@@ -42,21 +41,12 @@ def saved_settings(ckpt_path: str, named: Namespace | None) -> dict[str, Any]:
     """
     saved = SavedNetwork.read(ckpt_path)
     class_path = trusted_class_path(saved, named.class_path if named else None)
-    refuse_foreign_arguments(saved.path, saved.arguments)
     data = dict(MNISTDataModule().hparams) | saved.data_arguments  # an older checkpoint lacks newer settings
     return {
         "model": {"class_path": class_path, "init_args": saved.arguments},
         "seed_everything": data.pop("seed"),
         **{f"data.{key}": value for key, value in data.items()},
     }
-
-
-def set_defaults(parser: LightningArgumentParser, saved: dict[str, Any], ckpt_path: str) -> None:
-    """Make the settings of a checkpoint the defaults of a parser."""
-    try:
-        parser.set_defaults(saved)
-    except KeyError as error:
-        raise UserError(f"{ckpt_path} is from another version of this package: {error}") from None
 
 
 def refuse_contradictions(settings: Namespace, parser: LightningArgumentParser, saved: dict[str, Any]) -> None:

@@ -26,8 +26,6 @@ from src.evaluation.answers import evaluate
 from src.runs.network import TrainedNetwork
 from src.system.errors import UserError
 
-__all__ = ["Trainings", "compare"]
-
 
 def compare(
     folders: list[Path],

@@ -11,7 +11,7 @@ from src.comparison.groups import Group, find_group
 from src.runs.folder import find_runs
 from src.runs.recipe import SURROUNDINGS, has_recipe
 from src.system.errors import UserError
-from src.system.files import replace_when_whole
+from src.system.files import write_whole
 from src.training.side_by_side import Job, run_side_by_side
 
 KEPT = "Finished runs are kept. Run the same command again to continue."
@@ -102,8 +102,7 @@ def fix_number(planned: list[Trainings], path: Path) -> str:
         when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         fixed.append({"seeds": planned[0].n_seeds, "fixed": when, "finished_runs": finished})
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replace_when_whole(path) as file:
-            file.write(f"{json.dumps(fixed, indent=1)}\n".encode())
+        write_whole(path, f"{json.dumps(fixed, indent=1)}\n".encode())
     return " ".join(
         f"The number of runs was fixed at {entry['seeds']} of each on {entry['fixed']}, "
         f"when {entry['finished_runs'] or 'none'} were finished."

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from src.system.errors import UserError
-from src.system.files import locked, replace_when_whole
+from src.system.files import locked, write_whole
 
 # SHA-256 of the uncompressed files.
 MNIST_SHA256 = {
@@ -90,8 +90,7 @@ def fetch_mnist(data_dir: Path, splits: Sequence[Split] = SPLITS) -> None:
             if missing := _missing(data_dir, splits):  # another process may have downloaded them in the meantime
                 contents = _download(raw)
                 for name in missing:
-                    with replace_when_whole(raw / name) as file:
-                        file.write(contents[name])
+                    write_whole(raw / name, contents[name])
     except OSError as error:
         raise UserError(
             f"The data folder {data_dir} can't be used: {error}. Choose a folder with --data.data_dir."

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from src.runs.network import BATCH, TrainedNetwork
 from src.system.errors import UserError
-from src.system.files import replace_when_whole
+from src.system.files import write_whole
 
 ONNX, PT2 = "model.onnx", "model.pt2"
 TOLERANCE = 1e-4  # of a probability: other kernels round differently
@@ -78,8 +78,7 @@ def export(trained: TrainedNetwork, folder: Path) -> None:
         raise UserError(f"{name} can't be exported: {type(error).__name__}: {reason}") from None
     folder.mkdir(parents=True, exist_ok=True)
     for file_name, content in files.items():
-        with replace_when_whole(folder / file_name) as file:
-            file.write(content)
+        write_whole(folder / file_name, content)
     print(
         f"Use it with numpy and onnxruntime:\n{USE.format(path=str(folder / ONNX))}\n"
         f"On all {len(images_NHW):,} test images both files give the same answers as {name}; "

@@ -17,7 +17,7 @@ from src.models import Classifier
 from src.runs.folder import run_folder
 from src.runs.network import TrainedNetwork
 from src.system.errors import UserError
-from src.system.files import replace_when_whole
+from src.system.files import replace_when_whole, write_whole
 from src.system.processes import gather_shares
 
 Answer = dict[str, Any]  # digit, confidence, runner_up
@@ -103,10 +103,8 @@ def _write(networks: dict[str, str], rows: list[Row], files: list[ImageFile], co
     table, data = folder / "predictions.csv", folder / "predictions.json"
     if files:
         _print_table(list(networks), rows)
-    with replace_when_whole(table) as file:
-        file.write(_as_csv(list(networks), rows).encode())
-    with replace_when_whole(data) as file:
-        file.write(f"{json.dumps({'checkpoints': networks, 'predictions': rows}, indent=1)}\n".encode())
+    write_whole(table, _as_csv(list(networks), rows).encode())
+    write_whole(data, f"{json.dumps({'checkpoints': networks, 'predictions': rows}, indent=1)}\n".encode())
     predicted = [row for row in rows if row["answers"]]
     if contact_sheet is not None and predicted:
         images = [file.image_HW for file in files if file.image_HW is not None]

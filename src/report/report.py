@@ -14,7 +14,7 @@ from src.comparison.words import duration, mean_sd, ranking, table
 from src.report.section import Numbers
 from src.report.sections import SECTIONS
 from src.report.style import INK, PAPER, rc_params
-from src.system.files import replace_when_whole
+from src.system.files import write_whole
 
 
 def collect_numbers(comparison: Comparison) -> Numbers:
@@ -47,8 +47,8 @@ def write_report(report: Numbers, comparison: Comparison) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {theme: _draw_figures(report, comparison, theme) for theme in ("light", "dark")}
     for name, png in pictures["light"].items():
-        _write(folder / f"{name}.png", png)
-    _write(folder / "report.json", f"{json.dumps(report, indent=1, ensure_ascii=False)}\n".encode())
+        write_whole(folder / f"{name}.png", png)
+    write_whole(folder / "report.json", f"{json.dumps(report, indent=1, ensure_ascii=False)}\n".encode())
     # Names, paths and settings come from runs, so all text is escaped.
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
@@ -59,7 +59,7 @@ def write_report(report: Numbers, comparison: Comparison) -> Path:
     }
     template = environment.get_template("report.html.jinja")
     page = template.render(**report, pictures=sources, ink=INK, paper=PAPER, sections=list(SECTIONS))
-    _write(folder / "report.html", page.encode())
+    write_whole(folder / "report.html", page.encode())
     return folder / "report.html"
 
 
@@ -96,11 +96,6 @@ def _draw_figures(report: Numbers, comparison: Comparison, theme: str) -> dict[s
                 draw(report, comparison).savefig(png, format="png", dpi=160)
                 drawn[name] = png.getvalue()
     return drawn
-
-
-def _write(path: Path, content: bytes) -> None:
-    with replace_when_whole(path) as file:
-        file.write(content)
 
 
 def _number(value: float, digits: int = 0) -> str:

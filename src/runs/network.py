@@ -32,7 +32,6 @@ class TrainedNetwork:
         class_path = trusted_class_path(saved)
         network = imported_network(class_path)
         assert network is not None  # `trusted_class_path` checks it
-        refuse_foreign_arguments(path, saved.arguments)
         try:
             self.datamodule = MNISTDataModule(**saved.data_arguments)
             with no_imports():
@@ -69,7 +68,8 @@ def trusted_class_path(saved: SavedNetwork, named: str | None = None) -> str:
     If the user named a class with ``--model``, it must be the same.
 
     Raises:
-        UserError: There is no class path, it is not the named one, or its module is not imported.
+        UserError: There is no class path, it is not the named one, or its module is not imported; or an argument of the
+            network is a `foreign_argument`.
     """
     class_path = saved.class_path or named
     if class_path is None:
@@ -80,6 +80,7 @@ def trusted_class_path(saved: SavedNetwork, named: str | None = None) -> str:
         raise UserError(f"{saved.path} contains {short}, not {named}.")
     if network is None:
         raise UserError(f"{saved.path} contains {class_path}. If you trust that module, add: --model {class_path}")
+    refuse_foreign_arguments(saved.path, saved.arguments)
     return class_path
 
 

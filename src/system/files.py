@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 # What NFS and some network or FUSE mounts answer to a lock.
 CANNOT_LOCK = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL}
@@ -33,6 +33,12 @@ def replace_when_whole(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, see `replace_when_whole`."""
+    with replace_when_whole(path) as file:
+        file.write(content)
+
+
 @contextmanager
 def locked(path: Path, timeout: float = -1) -> Iterator[None]:
     """Hold the lock file `path`. Where the file system has no locks, print that and go on.
@@ -48,10 +54,8 @@ def locked(path: Path, timeout: float = -1) -> Iterator[None]:
     lock = FileLock(path, timeout=timeout)
     try:
         lock.acquire()
-    except Timeout:
-        raise
     except OSError as error:
-        if error.errno not in CANNOT_LOCK:
+        if error.errno not in CANNOT_LOCK:  # that of a Timeout is None
             raise
         print(f"{path.parent} cannot be locked ({error.strerror}). Use it from one process only.", file=sys.stderr)
     try:

@@ -2,6 +2,8 @@
 
 import os
 import platform
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,14 @@ def look_for_cuda_once() -> None:
     """
     if not torch.cuda.is_available():
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+
+
+def tensorboard_command(logdir: str | Path) -> str:
+    """The command line that shows the runs in `logdir`, with the TensorBoard of this environment."""
+    program = str(Path(sys.executable).with_name("tensorboard"))
+    with suppress(ValueError):  # on Windows, there is no relative path to another drive
+        program = os.path.relpath(program)
+    return f"{program} --host localhost --logdir {logdir}"
 
 
 def cpu_cores() -> int:

@@ -1,10 +1,7 @@
 """Callbacks of a training: progress bar, curves, and the summary at the end."""
 
 import json
-import os
-import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +10,8 @@ from lightning.pytorch.callbacks import Timer, TQDMProgressBar
 
 from src import plots
 from src.models import Classifier
-from src.system.files import replace_when_whole
-from src.system.machine import describe_machine
+from src.system.files import replace_when_whole, write_whole
+from src.system.machine import describe_machine, tensorboard_command
 from src.tensorboard.logger import RunLogger, curve_of
 from src.training.stopping import last_checkpoint
 
@@ -124,13 +121,9 @@ class RunSummary(Callback):
             with replace_when_whole(run / f"{metric}.png") as file:
                 plots.training_curves(trainer.logger.curves[metric], metric).savefig(file, format="png", dpi=120)
         # Written last: a run with this file counts as finished.
-        with replace_when_whole(run / "results.json") as file:
-            file.write(f"{json.dumps(results, indent=2)}\n".encode())
-        tensorboard = str(Path(sys.executable).with_name("tensorboard"))
-        with suppress(ValueError):  # on Windows, there is no relative path to another drive
-            tensorboard = os.path.relpath(tensorboard)
+        write_whole(run / "results.json", f"{json.dumps(results, indent=2)}\n".encode())
         print(f"Run:    {run}")
-        print(f"Curves: {tensorboard} --host localhost --logdir {trainer.logger.save_dir}")
+        print(f"Curves: {tensorboard_command(trainer.logger.save_dir)}")
 
 
 def _planned_epochs(trainer: Trainer) -> int | None:

@@ -1,10 +1,6 @@
 """The end of a search: table, verdict, figures and results.json."""
 
 import json
-import os
-import sys
-from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,8 +9,8 @@ from optuna.trial import FrozenTrial
 
 from src.comparison.statistics import BETTER, SAME, Difference, intervals_over_seeds, verdict
 from src.comparison.words import table
-from src.system.files import replace_when_whole
-from src.system.machine import describe_machine
+from src.system.files import write_whole
+from src.system.machine import describe_machine, tensorboard_command
 from src.tuning import results
 from src.tuning.confirmation import Confirmation
 from src.tuning.search import Search
@@ -45,8 +41,7 @@ def report(search: Search, confirmation: Confirmation, margin: float) -> str:
         "verdict": sentences,
         "machine": describe_machine(torch.device("cpu")),
     }
-    with replace_when_whole(search.folder / "results.json") as file:
-        file.write(f"{json.dumps(content, indent=1)}\n".encode())
+    write_whole(search.folder / "results.json", f"{json.dumps(content, indent=1)}\n".encode())
     return "\n".join(
         [
             "",
@@ -55,7 +50,7 @@ def report(search: Search, confirmation: Confirmation, margin: float) -> str:
             *sentences,
             "",
             f"Train the best: {search.fit_command}",
-            f"All trials:     {_tensorboard(search.folder)}",
+            f"All trials:     {tensorboard_command(search.folder)} (tab HPARAMS)",
             f"Figures:        {', '.join(str(path) for path in sorted(search.folder.glob('*.png')))}",
         ]
     )
@@ -72,13 +67,6 @@ def _best_ten(trials: list[FrozenTrial]) -> str:
 
 
 STATES = ("COMPLETE", "PRUNED", "FAIL")
-
-
-def _tensorboard(folder: Path) -> str:
-    program = str(Path(sys.executable).with_name("tensorboard"))
-    with suppress(ValueError):  # on Windows, there is no relative path to another drive
-        program = os.path.relpath(program)
-    return f"{program} --host localhost --logdir {folder} (tab HPARAMS)"
 
 
 def _verdicts(

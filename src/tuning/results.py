@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from optuna import Study
@@ -15,7 +16,7 @@ from optuna.visualization import matplotlib as figures
 from tensorboard.plugins.hparams import summary_v2 as hparams
 from torch.utils.tensorboard import SummaryWriter
 
-from src.system.files import replace_when_whole
+from src.system.files import replace_when_whole, write_whole
 from src.tuning.ranges import Ranges
 from src.tuning.study import complete, finished, folder_of, number_of
 
@@ -32,16 +33,9 @@ def write_overlay(path: Path, changes: dict[str, Any], comment: str) -> None:
         changes: Setting, as in `src.runs.recipe` → value.
         comment: The first lines.
     """
-    nested: dict[str, Any] = {}
-    for name, value in changes.items():
-        *parents, key = name.split(".")
-        inner = nested
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-        inner[key] = value
+    nested = Namespace(changes).as_dict()
     text = "".join(f"# {line}\n" for line in comment.splitlines()) + yaml.safe_dump(nested, sort_keys=False)
-    with replace_when_whole(path) as file:
-        file.write(text.encode())
+    write_whole(path, text.encode())
 
 
 def overlay(recipe: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,9 @@ import pytest
 import torch
 from torchvision.datasets import MNIST
 
-from src.cli.main import main
 from src.runs.folder import Run
 from src.system.errors import UserError
-from tests.conftest import NO_TABS, ROOT, Outcome
+from tests.conftest import NO_TABS, ROOT, RunCLI
 from tests.forks import Fork, command_line_with_forked_trainings
 
 CONFIG = """
@@ -31,23 +29,6 @@ tensorboard: {tabs}
 """
 
 TINY = ("--model", "tests.tiny.Tiny")
-
-
-@pytest.fixture
-def compare(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["src"])
-
-    def run(*args: str) -> Outcome:
-        capfd.readouterr()
-        try:
-            code = main(["compare", *args])
-        except SystemExit as error:
-            assert isinstance(error.code, int)
-            code = error.code
-        return Outcome(code, *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +105,7 @@ def test_a_signal_lets_the_training_save_itself(mnist: Path, tmp_path: Path, num
 
 
 def test_the_first_answer_comes_before_any_image_is_tested(
-    trained: Path, compare: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    trained: Path, cli: RunCLI, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It has the errors and the verdict of the report."""
 
@@ -133,7 +114,7 @@ def test_the_first_answer_comes_before_any_image_is_tested(
 
     monkeypatch.setattr("src.comparison.compare.evaluate", evaluate)
     folders = [str(trained / f"width{width}") for width in (0, 32)]
-    outcome = compare(*folders, *TINY, "--output", str(tmp_path))
+    outcome = cli("compare", *folders, *TINY, "--output", str(tmp_path))
     assert (outcome.code, outcome.err) == (1, "error: Not yet.\n")
     report = read(trained)
     for network in report["networks"]:
@@ -169,13 +150,10 @@ def test_kept_answers_are_those_of_the_network(trained: Path) -> None:
         np.testing.assert_allclose(kept["probabilities"], expected, atol=1e-5)
 
 
-def test_again_from_folders_gives_the_same_numbers(
-    trained: Path, compare: Callable[..., Outcome], tmp_path: Path
-) -> None:
+def test_again_from_folders_gives_the_same_numbers(trained: Path, cli: RunCLI, tmp_path: Path) -> None:
     started = time.monotonic()
-    outcome = compare(
-        str(trained / "width0"), str(trained / "width32"), *TINY, "--output", str(tmp_path), "--name", "again"
-    )
+    folders = [str(trained / f"width{width}") for width in (0, 32)]
+    outcome = cli("compare", *folders, *TINY, "--output", str(tmp_path), "--name", "again")
     seconds = time.monotonic() - started
     assert outcome.code == 0, outcome.err
     assert "Testing" not in outcome.err  # nothing is evaluated twice
@@ -196,7 +174,7 @@ def test_again_from_folders_gives_the_same_numbers(
     assert {"errors", "difference", "confusion", "hardest", "accuracy", "loss", "robustness", "reliability"} <= pictures
 
 
-def test_bad_runs_are_left_out_by_name(trained: Path, compare: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_bad_runs_are_left_out_by_name(trained: Path, cli: RunCLI, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(trained, tmp_path / "copy"))
     (changed, damaged), (missing, whole) = runs_of(copy, 0), runs_of(copy, 32)
     (missing / "checkpoints" / "last.ckpt").unlink()
@@ -211,7 +189,7 @@ def test_bad_runs_are_left_out_by_name(trained: Path, compare: Callable[..., Out
     results |= {"seed": 7, "machine": {"device": "<script>alert(1)</script>"}, "stopped_early": True, "steps": 45}
     (third / "results.json").write_text(json.dumps(results))
 
-    outcome = compare(str(copy / "width0"), str(copy / "width32"), *TINY, "--output", str(copy / "new"))
+    outcome = cli("compare", str(copy / "width0"), str(copy / "width32"), *TINY, "--output", str(copy / "new"))
     assert outcome.code == 0, outcome.err
     assert f"{changed}: its kept evaluation is of another checkpoint" in outcome.out
     assert re.search(
@@ -242,8 +220,8 @@ def test_a_checkpoint_never_imports_its_module(trained: Path, tmp_path: Path) ->
     assert "Traceback" not in refused.err
 
 
-def test_one_network_is_not_a_comparison(trained: Path, compare: Callable[..., Outcome], tmp_path: Path) -> None:
-    outcome = compare(str(trained / "width0"), "--output", str(tmp_path / "new"))
+def test_one_network_is_not_a_comparison(trained: Path, cli: RunCLI, tmp_path: Path) -> None:
+    outcome = cli("compare", str(trained / "width0"), "--output", str(tmp_path / "new"))
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err == "error: There is only Tiny to compare. Name runs of two networks or more.\n"
     assert not (tmp_path / "new").exists()
@@ -270,10 +248,8 @@ def test_one_network_is_not_a_comparison(trained: Path, compare: Callable[..., O
         (["tests", "--model", "src.models.Missing"], 1, "src.models.Missing is not a network"),
     ],
 )
-def test_bad_input_gets_a_plain_answer(
-    compare: Callable[..., Outcome], args: list[str], code: int, message: str
-) -> None:
-    outcome = compare(*args)
+def test_bad_input_gets_a_plain_answer(cli: RunCLI, args: list[str], code: int, message: str) -> None:
+    outcome = cli("compare", *args)
     assert outcome.code == code
     assert message in outcome.err
     assert "Traceback" not in outcome.err

@@ -59,12 +59,6 @@ def test_each_training_image_is_moved_by_its_own_shift(mnist: Path) -> None:
     assert torch.equal(moved_NCHW[:, 0] * 255, torch.from_numpy(np.stack(expected)).float())
 
 
-def test_only_training_images_are_moved(mnist: Path) -> None:
-    data = MNISTDataModule(str(mnist), max_shift=3)
-    data.setup("fit")
-    assert next(iter(data.val_dataloader())).shifts_N2 is None
-
-
 def test_validation_is_on_the_test_images_by_default(mnist: Path) -> None:
     data = MNISTDataModule(str(mnist))
     data.setup("fit")

@@ -73,7 +73,7 @@ def test_numbers_are_drawn_evenly() -> None:
 
 
 def test_only_training_images_are_distorted(mnist) -> None:
-    data = MNISTDataModule(str(mnist), normalize=False, max_rotation=20, elastic=1)
+    data = MNISTDataModule(str(mnist), normalize=False, max_shift=3, max_rotation=20, elastic=1)
     data.setup("fit")
     train, val = next(iter(data.train_dataloader())), next(iter(data.val_dataloader()))
     distorted_NCHW, *_ = data.on_after_batch_transfer(train, 0)

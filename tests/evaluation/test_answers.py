@@ -80,14 +80,6 @@ def test_corruptions_with_another_parameter_are_evaluated_again(
                 assert not evaluate_again(run)[0]
 
 
-def test_the_text_of_the_source_does_not_matter(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluate_again(run)
-    reformatted = tmp_path / "corruptions.py"
-    reformatted.write_text("# with another comment\n" + Path(corruptions.__file__).read_text())
-    monkeypatch.setattr(corruptions, "__file__", str(reformatted))
-    assert not evaluate_again(run)[0]
-
-
 def test_another_checkpoint_is_evaluated_again(run: Run) -> None:
     evaluate_again(run)
     run.checkpoint.write_text("another checkpoint")

@@ -260,7 +260,7 @@ def test_printed_config_given_back(
         ),
         (
             "--trainer.callbacks=ModelPruning --trainer.callbacks.pruning_fn=l1_unstructured",
-            "ModelPruning is not supported: it needs weights that are contiguous",
+            "ModelPruning is not supported: it needs contiguous weights",
         ),
         (f"{' '.join(SCHEDULER).replace(': ', ':')} --model.schedule=one_cycle", "needs a known number of steps"),
         ("--trainer.callbacks=EarlyStopping --trainer.callbacks.monitor=x", "conditioned on metric `x` which is not"),

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning import Trainer
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.host_time import Operators
 from src.training import stopping
 from tests.conftest import CURVES_ALONE, RunCLI
 from tests.tiny import Tiny
@@ -49,16 +49,6 @@ def test_values_are_read_from_the_device_once_in_20_steps(
     )
     assert outcome.code == 0, outcome.err
     assert {number for number, n_reads in reads.items() if 1 < number < 60 and n_reads} <= {20, 21, 40, 41}
-
-
-class Operators(TorchDispatchMode):
-    """Counts the operators that torch dispatches."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += 1
-        return func(*args, **(kwargs or {}))
 
 
 def test_fit_adds_at_most_24_operators_to_a_bare_step(cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
