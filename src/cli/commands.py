@@ -30,10 +30,10 @@ class Command(NamedTuple):
     trains: bool = False  # whether such a command takes the settings of network, data and Trainer, as `fit` does
 
 
-def _add_fit_options(parser: LightningArgumentParser) -> None:
+def _add_fit_options(parser: LightningArgumentParser, help_of_resume: str | None = None) -> None:
     parser.add_lightning_class_args(TensorBoard, "tensorboard")
     text = "Resume an interrupted run in its folder. auto: the newest one with this config, or else a new run."
-    parser.add_argument("--resume", type=str, metavar="RUN|auto", help=text)
+    parser.add_argument("--resume", type=str, metavar="RUN|auto", help=help_of_resume or text)
     text = "{} between saves inside an epoch, 0 for none."
     parser.add_argument("--save_every_n_steps", type=NonNegativeInt, default=0, help=text.format("Steps"))
     parser.add_argument("--save_every_n_minutes", type=NonNegativeFloat, default=0.0, help=text.format("Minutes"))
@@ -149,7 +149,7 @@ def _compare(given: Namespace, fit: LightningArgumentParser, words: list[str]) -
 
 
 def _add_tune_options(parser: LightningArgumentParser) -> None:
-    _add_fit_options(parser)
+    _add_fit_options(parser, help_of_resume=SUPPRESS)  # tune refuses it, but the settings of a trial have it
     parser.set_defaults({f"tensorboard.{part}": False for part in vars(TensorBoard())})  # the curves of a trial will do
     text = "YAML file of the settings to search and their ranges, such as model.lr: {log: [1e-4, 1e-1]}"
     parser.add_argument("--search", type=str, metavar="FILE", help=text)
