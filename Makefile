@@ -32,7 +32,7 @@ demo: .venv/.ready ## show a page on which you draw digits for the newest run of
 tensorboard: .venv/.ready ## show the curves of all runs at http://localhost:6006
 	$(BIN)/tensorboard --host localhost --logdir lightning_logs
 
-test: .venv/.ready ## run the tests (about 8 minutes on two cores)
+test: .venv/.ready ## run the tests (about 7 minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: .venv/.ready ## run the slow tests

@@ -126,6 +126,7 @@ def draw(kept: dict[str, Any]) -> Figure:
         over_epochs.set(title=TITLES[network], xlabel="epoch", ylim=(0, 250))
         over_epochs.set_ylabel(f"errors in {IMAGES:,} test images")
         over_epochs.legend()
+        last.margins(y=0.1)
         last.set(title="after the last epoch", ylim=(0, None))
         last.set_xticks(range(len(CONTENDERS)), [name.replace(" ", "\n", 1) for name in CONTENDERS])
         for axes in (over_epochs, last):
