@@ -69,8 +69,8 @@ def train_missing(planned: list[Trainings], n_processes: int = 1) -> list[Group]
     ]
     if failed := run_side_by_side(jobs, n_processes, KEPT):
         raise UserError("\n".join([*failed, KEPT]))
-    if untold := [trainings.config for trainings in planned if not trainings.finished().runs]:
-        raise UserError(f"The trainings of {untold[0]} leave no results. Does it turn off the test, or the logger?")
+    if without := [trainings.config for trainings in planned if not trainings.finished().runs]:
+        raise UserError(f"The trainings of {without[0]} leave no results. Does it turn off the test or the logger?")
     return [trainings.finished() for trainings in planned]
 
 

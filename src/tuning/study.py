@@ -176,7 +176,7 @@ def _outcome(judge: Judge, trial: Trial, folder: Path) -> tuple[TrialState, floa
     except (OSError, SQLAlchemyError, optuna.exceptions.StorageInternalError):
         raise  # the next trials would fail too
     except Exception as error:  # a network of the user can raise any
-        if isinstance(error.__cause__, OSError):  # a checkpoint cannot be written
+        if isinstance(error, UserError) and isinstance(error.__cause__, OSError):  # a checkpoint cannot be written
             raise
         text = "out of memory" if is_oom_error(error) or isinstance(error, MemoryError) else reason(error)
         trial.set_user_attr("reason", text)
