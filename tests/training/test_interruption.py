@@ -228,6 +228,14 @@ def test_a_run_in_progress_is_left_alone(cli: RunCLI, stop: Stop, tmp_path: Path
     assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
+@pytest.mark.parametrize("model", ["LeNet5", "CNN"])
+def test_a_loss_that_is_no_number_ends_the_run(cli: RunCLI, model: str) -> None:
+    outcome = cli("fit", f"--model={model}", "--model.lr=1e18", *SHORT)
+    assert outcome.code == 1
+    assert "The loss is NaN or infinite: epoch 1, step 2, learning rate 1e+18." in outcome.err
+    assert "Traceback" not in outcome.err
+
+
 @pytest.mark.parametrize("where", ["training_step", "validation_step"])
 def test_the_checkpoint_before_a_diverged_loss_is_kept(
     cli: RunCLI, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
