@@ -10,10 +10,10 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser
 
 from src.cli.messages import NAME_A_CHECKPOINT, NAME_A_NETWORK, PROGRAM
-from src.cli.settings import recipe_of, runs_folder, short_name
+from src.cli.settings import runs_folder, short_name
 from src.runs.folder import run_folder
 from src.runs.network import TrainedNetwork, import_network
-from src.runs.recipe import SEED, SURROUNDINGS
+from src.runs.recipe import recipe_of
 from src.system.errors import UserError
 from src.tensorboard.board import TensorBoard
 from src.training.stopping import Interrupted
@@ -129,7 +129,7 @@ def _compare(given: Namespace, fit: LightningArgumentParser, words: list[str]) -
         config = fit.parse_args(["--config", path])
         if config.model is None:
             raise UserError(f"{path} names no network.")
-        settings = recipe_of(config, fit, SEED | SURROUNDINGS)
+        settings = recipe_of(config, fit)
         if same := [one.config for one in planned if one.settings == settings]:
             raise UserError(f"{path} trains the same as {same[0]}.")
         planned.append(Trainings(path, short_name(config.model.class_path), settings, runs_folder(config), given.seeds))

@@ -13,7 +13,6 @@ from lightning.pytorch.cli import LightningArgumentParser
 from src.data import MNISTDataModule
 from src.runs.checkpoints import SavedNetwork
 from src.runs.network import trusted_class_path
-from src.runs.recipe import recipe
 from src.system.errors import UserError
 
 # Settings that may differ from those of the training, because they do not change what a checkpoint predicts.
@@ -60,11 +59,6 @@ def refuse_contradictions(settings: Namespace, parser: LightningArgumentParser, 
         made_with = list(value) if isinstance(value, tuple) else value  # a checkpoint may contain either
         if key not in FREE_SETTINGS and given.get(key) != made_with:
             raise UserError(f"--{key} {given.get(key)} contradicts {settings.ckpt_path}, which was made with {value}.")
-
-
-def recipe_of(config: Namespace, parser: LightningArgumentParser, ignore: frozenset[str]) -> dict[str, Any]:
-    """The `recipe` of parsed settings, as it would be read from the config.yaml of a run."""
-    return recipe(yaml.safe_load(parser.dump(config, skip_unset=False)), ignore)
 
 
 def runs_folder(config: Namespace) -> Path:

@@ -121,7 +121,7 @@ def interval_over_seeds_and_images(wrong_a_SN: Wrong, wrong_b_SN: Wrong, n_netwo
 
 def welch_variance(a_S: NDArray[Any], b_S: NDArray[Any]) -> tuple[float, float]:
     """Return the variance of the difference of two means, and its degrees of freedom (Welch–Satterthwaite)."""
-    shares = [values_S.var(ddof=1) / len(values_S) for values_S in (a_S, b_S)]
+    shares = [float(values_S.var(ddof=1)) / len(values_S) for values_S in (a_S, b_S)]
     return sum(shares), _degrees(shares, [len(a_S), len(b_S)])
 
 

@@ -3,6 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+
 from src.runs.folder import Run
 from src.system.errors import UserError
 
@@ -46,6 +50,13 @@ def recipe(config: dict[str, Any], ignore: frozenset[str] = SEED | SURROUNDINGS)
             yield name, value
 
     return dict(flatten(config, ""))
+
+
+def recipe_of(
+    config: Namespace, parser: LightningArgumentParser, ignore: frozenset[str] = SEED | SURROUNDINGS
+) -> dict[str, Any]:
+    """The `recipe` of parsed settings, as it would be read from the config.yaml of a run."""
+    return recipe(yaml.safe_load(parser.dump(config, skip_unset=False)), ignore)
 
 
 def has_recipe(run: Run, settings: dict[str, Any], ignore: frozenset[str] = SEED | SURROUNDINGS) -> bool:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from src.system.files import locked
 from src.system.machine import cpu_cores
-from src.training.stopping import SIGNALS, Interrupted, handle_signals
+from src.training.stopping import SIGNALS, Interrupted, handling_signals
 
 BAR = re.compile(r"\| *\d+/[\d?]+ \[")  # any of Lightning's progress bars
 TRAINING_BAR = re.compile(r"(Epoch [\d/]+): +(\d+%)\|")
@@ -183,18 +183,14 @@ def _passing_on_signals(active: dict[int, _Process]) -> Iterator[list[int]]:
         received.append(number)
         _send(active, number)  # a terminal sends it to all processes; twice counts once
 
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    handle_signals(pass_on)
-    try:
-        yield received
-    except Exception:
-        _send(active, signal.SIGTERM)
-        for process in active.values():
-            process.popen.wait()
-        raise
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    with handling_signals(pass_on):
+        try:
+            yield received
+        except Exception:
+            _send(active, signal.SIGTERM)
+            for process in active.values():
+                process.popen.wait()
+            raise
 
 
 def _send(active: dict[int, _Process], number: int) -> None:

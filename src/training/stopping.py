@@ -191,6 +191,18 @@ def handle_signals(handler: Callable[[int, FrameType | None], None]) -> None:
 
 
 @contextmanager
+def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """As `handle_signals`. Restore the handlers at the end."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    handle_signals(handler)
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+@contextmanager
 def interrupted_by_signals() -> Iterator[None]:
     """Raise `Interrupted` on a signal. A second one ends the process at once.
 
@@ -205,13 +217,8 @@ def interrupted_by_signals() -> Iterator[None]:
         received = True
         raise Interrupted(number, "Stopped.")
 
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    handle_signals(end)
-    try:
+    with handling_signals(end):
         yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def _has_plateau(trainer: Trainer) -> bool:

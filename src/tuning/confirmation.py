@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from optuna import Study, Trial
 from optuna.trial import FrozenTrial, TrialState
 
+from src.runs.recipe import recipe_of
 from src.system.files import locked
 from src.tuning import results
 from src.tuning.search import Search, describe_time_left
@@ -51,7 +52,7 @@ class Confirmation:
         """Take part in the runs until all are finished."""
         if len(self.candidates) < 2 or self.n_seeds == 0:
             return
-        recipes = [self.search.recipe_of(candidate.config) for candidate in self.candidates]
+        recipes = [recipe_of(candidate.config, self.search.parser) for candidate in self.candidates]
         name = sha256(json.dumps(recipes, sort_keys=True).encode()).hexdigest()[:8]
         self.folder = self.search.folder / "confirmation" / name
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from optuna import Trial
 from optuna.trial import FrozenTrial, TrialState
 
-from src.runs.recipe import recipe
+from src.runs.recipe import recipe_of
 from src.system.errors import UserError
 from src.system.files import locked
 from src.tuning import results
@@ -64,7 +63,7 @@ class Search:
             UserError: It was started with other settings or in another folder.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        facts = self.recipe_of(self.base) | {"--seeds": self.n_seeds}
+        facts = recipe_of(self.base, self.parser) | {"--seeds": self.n_seeds}
         facts |= {f"range of {name}": str(values) for name, values in self.ranges.items()}
         with locked(self.folder / LOCK):
             self.opened = open_storage(self.storage, self.folder)
@@ -96,10 +95,6 @@ class Search:
         """The settings of a trial, as parsed for ``fit``."""
         return self.parser.parse_args(as_words(values), namespace=self.base.clone())
 
-    def recipe_of(self, config: Namespace) -> dict[str, Any]:
-        """The `recipe` of parsed settings, without the seed."""
-        return recipe(yaml.safe_load(self.parser.dump(config, skip_unset=False)))
-
     def train(self, config: Namespace, seed: int, folder: Path, callbacks: list[Any]) -> tuple[int, int]:
         """Train with a seed. Returns the errors in the held-out images, and their number."""
         seeded = self.parser.parse_args([f"--seed_everything={seed}"], namespace=config.clone())
@@ -108,7 +103,7 @@ class Search:
     def write_best(self, trial: FrozenTrial) -> None:
         """Write best.yaml: the settings of a trial that the configs do not have."""
         base = self.parser.parse_args([f"--config={path}" for path in self.configs])
-        changes = results.overlay(self.recipe_of(self.config_of(trial.params)), self.recipe_of(base))
+        changes = results.overlay(recipe_of(self.config_of(trial.params), self.parser), recipe_of(base, self.parser))
         comment = f"Trial {number_of(trial)} of {self.folder}: {describe_errors(trial)}.\nUse: {self.fit_command}"
         results.write_overlay(self.folder / "best.yaml", changes, comment)
 
