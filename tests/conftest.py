@@ -1,6 +1,7 @@
 import gzip
 import os
 import shutil
+import signal
 import struct
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 from tests.forks import ROOT, Outcome
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # weights are compared bit for bit, on the CPU
+signal.signal(signal.SIGINT, signal.default_int_handler)  # scripts ignore it in processes in the background
 
 
 @pytest.fixture(scope="session")

@@ -159,7 +159,7 @@ def silence_noise() -> None:
     """Hide the warnings that a user of this package can do nothing about."""
     for message in (
         r".*LeafSpec.* is deprecated",  # between Lightning and torch
-        r".*torch.jit.trace.* is deprecated",  # TensorBoard has no other way to a graph
+        r".*torch.jit.trace.* is (deprecated|not supported)",  # TensorBoard has no other way to a graph
         r".*smaller than the logging interval",  # nothing is logged by steps
         r"Checkpoint directory .* exists and is not empty",  # of the run that is resumed
         r".*callbacks used to create the checkpoint need to be provided",  # a test does not need those of the training

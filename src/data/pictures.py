@@ -58,16 +58,19 @@ def _find(name: str) -> list[tuple[Path, str]]:
     """Return the files of a name, each with the reason why it can't be read, or ""."""
     path = Path(name)
     try:
-        if path.is_dir():
-            inside = sorted(inner for inner in path.rglob("*") if not inner.is_dir())
-            shown = [inner for inner in inside if not any(part[0] == "." for part in inner.relative_to(path).parts)]
-            return [(inner, "") for inner in shown] or [(path, "The folder is empty.")]
-        if path.exists():
-            return [(path, "")]
-        matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 (Path.glob accepts no absolute patterns)
-        return [file for match in matches for file in _find(match)] or [(path, "There is no such file.")]
+        # Path.glob accepts no absolute patterns.
+        matches = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207
+        if not matches:
+            path.stat()  # raises the reason
+        return [file for match in matches for file in (_inside(match) if match.is_dir() else [(match, "")])]
     except OSError as error:
         return [(path, f"{error.strerror}.")]
+
+
+def _inside(folder: Path) -> list[tuple[Path, str]]:
+    inside = sorted(inner for inner in folder.rglob("*") if not inner.is_dir())
+    shown = [inner for inner in inside if not any(part[0] == "." for part in inner.relative_to(folder).parts)]
+    return [(inner, "") for inner in shown] or [(folder, "The folder is empty.")]
 
 
 def read_image(source: Path | BinaryIO) -> Tensor:
@@ -105,8 +108,8 @@ def to_mnist(grey_HW: Plane) -> Tensor:
 
 def _read(source: Path | BinaryIO) -> Plane:
     """Read the first picture of a file, upright, as grey values 0…255 with at most WORKING_SIZE pixels a side."""
-    if isinstance(source, Path) and not source.is_file():
-        raise UserError("This is not a file." if source.exists() else "There is no such file.")
+    if isinstance(source, Path) and source.exists() and not source.is_file():
+        raise UserError("This is not a file.")
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(source, formats=FORMATS) as image:
             width, height = image.size

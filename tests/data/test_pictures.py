@@ -216,7 +216,8 @@ def test_files_folders_and_globs(digits: np.ndarray, tmp_path: Path) -> None:
     assert list(found("d/**/c.png")) == ["d/deep/er/c.png"]
     assert found("empty", "none", "no*") == {
         "empty": "The folder is empty.",
-        "none": "There is no such file.",
-        "no*": "There is no such file.",
+        "none": "No such file or directory.",
+        "no*": "No such file or directory.",
     }
+    assert found("d/gone.png", "d/gon*") == {"d/gone.png": "No such file or directory."}
     assert "too long" in found("x" * 300)["x" * 300]

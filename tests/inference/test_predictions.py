@@ -137,7 +137,7 @@ def test_unreadable_files_are_named_and_the_others_are_predicted(
         "white.png": "No digit stands out",
         "huge.png": "20,000 × 20,000 pixels are too many",
         "empty": "The folder is empty",
-        "none.png": "There is no such file",
+        "none.png": "No such file or directory",
     }
     with (lenet5_run / "predictions.csv").open(newline="") as file:
         rows = {row["file"]: row for row in csv.DictReader(file)}
