@@ -42,8 +42,8 @@ def trained(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command += ["--seeds", "2", "--name", "tiny", "--output", str(folder / "comparison")]
     third = folder / "width0" / "lightning_logs" / "tiny" / "version_1"
     first = Fork(folder, *command, function=command_line_with_forked_trainings)
-    first.wait_until((third / "config.yaml").exists)
-    time.sleep(0.5)  # the config is written
+    config = third / "config.yaml"
+    first.wait_until(lambda: config.exists() and config.stat().st_size > 0)
     first.kill()
     (folder / "first.log").write_text(first.wait().out)
     assert not (third / "results.json").exists()
