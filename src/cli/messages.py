@@ -1,5 +1,6 @@
 """The parser with its error messages in a line or two, and the warnings that are hidden."""
 
+import locale
 import logging
 import re
 import sys
@@ -67,7 +68,9 @@ class Parser(LightningArgumentParser):
             try:
                 return super().parse_path(cfg_path, *args, **kwargs)
             except UnicodeDecodeError:
-                self.error("It is not a text file in UTF-8.")
+                encoding = locale.getpreferredencoding(False).upper()
+                mend = "" if encoding == "UTF-8" else " If it is in UTF-8, set PYTHONUTF8=1."
+                self.error(f"It is not a text file in {encoding}.{mend}")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self

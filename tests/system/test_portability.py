@@ -46,6 +46,16 @@ def test_trains_and_resumes_without_what_only_linux_has(mnist: Path, tmp_path: P
     assert run.is_finished and run.previous_checkpoint.is_file()
 
 
+def test_a_config_in_utf8_where_files_have_another_encoding(tmp_path: Path) -> None:
+    """As on Windows, in ASCII."""
+    (tmp_path / "config.yaml").write_text("data: {classes: [ä, お]}", encoding="utf-8")
+    env = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "src", "fit", "--config", str(tmp_path / "config.yaml")]
+    ended = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "It is not a text file in ANSI_X3.4-1968. If it is in UTF-8, set PYTHONUTF8=1.\n" in ended.stderr
+
+
 def test_the_checkpoint_before_is_kept_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def link(source: Path, target: Path) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))  # as on exFAT
