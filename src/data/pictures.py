@@ -68,6 +68,7 @@ def _find(name: str) -> list[tuple[Path, str]]:
 
 
 def _inside(folder: Path) -> list[tuple[Path, str]]:
+    next(folder.iterdir(), None)  # raises an error if the folder can't be read; rglob would find nothing
     inside = sorted(inner for inner in folder.rglob("*") if not inner.is_dir())
     shown = [inner for inner in inside if not any(part[0] == "." for part in inner.relative_to(folder).parts)]
     return [(inner, "") for inner in shown] or [(folder, "The folder is empty.")]
