@@ -33,7 +33,9 @@ TIMES = {"lenet5": 3, "cnn": 1}  # as many steps in such blocks: else LeNet5's l
 FIT, HAND_WRITTEN, USUAL_0, USUAL_2 = "fit", "hand-written loop", "usual pipeline", "usual pipeline, 2 workers"
 KERAS_PROGRAM, PRODUCT = "published Keras program", "matrix product"
 SHIFTS, FAST = "fit with shifted images", "fit with the fast recipe"
+LOOP, START_UP = "loop", "start_up"
 KERAS_ONE_THREAD = f"{KERAS_PROGRAM}, one thread each"
+OURS = [sys.executable, "-m", "benchmarks.contenders"]
 TITLES = {"lenet5": "LeNet5", "cnn": "CNN"}
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
@@ -105,14 +107,13 @@ def keras_command(network: str) -> list[str]:
 
 
 def race(network: str, rounds: int, logs: Path) -> dict[str, Any]:
-    ours = [sys.executable, "-m", "benchmarks.contenders"]
     commands = {
-        FIT: [*ours, "fit", network],
-        USUAL_0: [*ours, "usual", network, "0"],
-        USUAL_2: [*ours, "usual", network, "2"],
-        SHIFTS: [*ours, "fit", network, "--data.max_shift=2"],
-        FAST: [*ours, "fit", f"{network}-fast"],
-        PRODUCT: [*ours, "matrix_product", network],
+        FIT: [*OURS, "fit", network],
+        USUAL_0: [*OURS, "usual", network, "0"],
+        USUAL_2: [*OURS, "usual", network, "2"],
+        SHIFTS: [*OURS, "fit", network, "--data.max_shift=2"],
+        FAST: [*OURS, "fit", f"{network}-fast"],
+        PRODUCT: [*OURS, "matrix_product", network],
     }
     if KERAS.exists():
         commands[KERAS_PROGRAM] = keras_command(network)
@@ -134,11 +135,10 @@ def race(network: str, rounds: int, logs: Path) -> dict[str, Any]:
 def against_hand_written(network: str, rounds: int, logs: Path) -> dict[str, Any]:
     """In pairs of new processes: within a pair the ratios agree, from pair to pair they differ by some per cent."""
     train_steps, val_steps = (str(TIMES[network] * steps) for steps in (TRAIN_STEPS, VAL_STEPS))
-    ours = [sys.executable, "-m", "benchmarks.contenders"]
     limits = [f"--trainer.limit_train_batches={train_steps}", f"--trainer.limit_val_batches={val_steps}"]
     commands = {
-        FIT: [*ours, "fit", network, *limits],
-        HAND_WRITTEN: [*ours, "hand_written", network, train_steps, val_steps],
+        FIT: [*OURS, "fit", network, *limits],
+        HAND_WRITTEN: [*OURS, "hand_written", network, train_steps, val_steps],
     }
     ratios, memory = [], []
     for number in range(PAIRS):
@@ -155,30 +155,33 @@ def against_hand_written(network: str, rounds: int, logs: Path) -> dict[str, Any
     }
 
 
-def on_one_thread(network: str, rounds: int, logs: Path) -> dict[str, Any]:
-    """Against Keras with one thread each, and two processes with one thread each against one.
+def against_keras(network: str, rounds: int, logs: Path) -> dict[str, Any]:
+    """With one thread each: with two, the time of a Keras epoch varies by half."""
+    if not KERAS.exists():
+        return {}
+    contenders = {
+        FIT: Contender([*OURS, "fit", network, "--trainer.accelerator=cpu"], logs / f"{network}-one.log", **ONE_THREAD),
+        KERAS_PROGRAM: Contender(keras_command(network), logs / f"{network}-keras-one.log", **ONE_THREAD),
+    }
+    pairs = take_turns(contenders, rounds, f"{TITLES[network]}, one thread")[KERAS_PROGRAM]
+    return {f"epoch: fit / {KERAS_ONE_THREAD}": median([pair["fit"] / pair["other"] for pair in pairs])}
 
-    The blocks of the latter are longer than the others: with two processes, what is done once an epoch takes a
-    part of a short one that it doesn't take of a real one.
+
+def two_processes(network: str, rounds: int, logs: Path) -> dict[str, Any]:
+    """Two processes with one thread each, against one.
+
+    The blocks are longer than the others: with two processes, what is done once an epoch takes a part of a short one
+    that it doesn't take of a real one.
     """
-    fit = [sys.executable, "-m", "benchmarks.contenders", "fit", network, "--trainer.accelerator=cpu"]
-    longer = [*fit, "--trainer.limit_train_batches=150", "--trainer.limit_val_batches=30"]
-    two = [*longer, "--trainer.strategy=ddp", "--trainer.devices=2"]
-    result = {}
-    if KERAS.exists():
-        contenders = {
-            FIT: Contender(fit, logs / f"{network}-one.log", **ONE_THREAD),
-            KERAS_PROGRAM: Contender(keras_command(network), logs / f"{network}-keras-one.log", **ONE_THREAD),
-        }
-        pairs = take_turns(contenders, rounds, f"{TITLES[network]}, one thread")[KERAS_PROGRAM]
-        result[f"epoch: fit / {KERAS_ONE_THREAD}"] = median([pair["fit"] / pair["other"] for pair in pairs])
+    longer = ["--trainer.limit_train_batches=150", "--trainer.limit_val_batches=30"]
+    one = [*OURS, "fit", network, "--trainer.accelerator=cpu", *longer]
+    two = [*one, "--trainer.strategy=ddp", "--trainer.devices=2"]
     contenders = {
         "two": Contender(two, logs / f"{network}-two.log", **ONE_THREAD),
-        "one": Contender(longer, logs / f"{network}-one.log", **ONE_THREAD),
+        "one": Contender(one, logs / f"{network}-one.log", **ONE_THREAD),
     }
     pairs = take_turns(contenders, rounds, f"{TITLES[network]}, two processes")["one"]
-    speed = median([pair["other"] / pair["fit"] for pair in pairs])
-    return result | {"speed: 2 processes / 1 process, one thread each": speed}
+    return {"speed: 2 processes / 1 process, one thread each": median([pair["other"] / pair["fit"] for pair in pairs])}
 
 
 def start_up(rounds: int) -> dict[str, Any]:
@@ -203,11 +206,15 @@ def start_up(rounds: int) -> dict[str, Any]:
     return {f"start-up: {name} / imports": median(list(np.array(times) / bare)) for name, times in seconds.items()}
 
 
+PARTS = {LOOP: against_hand_written, "others": race, "keras": against_keras, "processes": two_processes}
+
+
 def draw(report: dict[str, Any]) -> Figure:
     """Epoch ratios of both networks, with intervals; 1 is as fast as `fit`."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.add_subplot(xlabel="time of an epoch, in epochs of fit", title="python -m src fit against others")
-    names = [name for name in next(iter(report["networks"].values())) if name.startswith("epoch")]
+    first, *others = report["networks"].values()
+    names = [name for name in first if name.startswith("epoch") and all(name in other for other in others)]
     for offset, (network, figures) in enumerate(report["networks"].items()):
         rows = np.arange(len(names)) + 0.35 * (offset - 0.5)
         values = np.array([[1 / figures[name][key] for key in ("ratio", "high", "low")] for name in names]).T
@@ -232,28 +239,34 @@ def main() -> None:
         default=30,
         help="Blocks against the hand-written loop (30); a third of them against the others.",
     )
+    parts = [*PARTS, START_UP]
+    text = "What to measure; the other figures in benchmarks.json are kept, if this machine measured them."
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts, metavar="PART", help=f"{text} {parts}")
     parser.add_argument("--output", type=Path, default=Path("docs"), help="Folder of the figures and the picture.")
     given = parser.parse_args()
     if given.blocks < 9:
         parser.error(f"--blocks {given.blocks} is too few for an interval: at least 9.")
-    report: dict[str, Any] = {
-        "machine": describe_machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
-        "networks": {},
-    }
+    file = given.output / "benchmarks.json"
+    machine = describe_machine(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    report: dict[str, Any] = kept if kept.get("machine") == machine else {"machine": machine, "networks": {}}
     with tempfile.TemporaryDirectory() as logs:
         for network in given.networks or TITLES:
-            report["networks"][network] = against_hand_written(network, given.blocks, Path(logs))
-            report["networks"][network] |= race(network, given.blocks // 3, Path(logs))
-            report["networks"][network] |= on_one_thread(network, given.blocks // 3, Path(logs))
-    report["start_up"] = start_up(given.blocks // 3)
+            figures = report["networks"].setdefault(network, {})
+            for part in given.parts:
+                if part in PARTS:
+                    blocks = given.blocks if part == LOOP else given.blocks // 3
+                    figures |= PARTS[part](network, blocks, Path(logs))
+    if START_UP in given.parts:
+        report[START_UP] = start_up(given.blocks // 3)
     rows = [(TITLES[network], *row) for network, figures in report["networks"].items() for row in figures.items()]
-    for title, name, figure in [*rows, *(("", *row) for row in report["start_up"].items())]:
+    for title, name, figure in [*rows, *(("", *row) for row in report.get(START_UP, {}).items())]:
         interval = "({low:.3f} … {high:.3f}, {blocks} blocks)".format_map(figure) if "low" in figure else ""
         print(f"{title:7} {name:56} {figure['ratio']:.3f}  {interval}")
     given.output.mkdir(exist_ok=True)
-    (given.output / "benchmarks.json").write_text(f"{json.dumps(report, indent=2)}\n")
+    file.write_text(f"{json.dumps(report, indent=2)}\n")
     draw(report).savefig(given.output / "benchmarks.png", dpi=120)
-    print(f"Figures: {given.output / 'benchmarks.json'}, picture: {given.output / 'benchmarks.png'}")
+    print(f"Figures: {file}, picture: {given.output / 'benchmarks.png'}")
 
 
 if __name__ == "__main__":
