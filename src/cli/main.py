@@ -16,7 +16,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from src.cli.commands import COMMANDS
-from src.cli.messages import PROGRAM, Parser, plain_error, print_error, silence_noise
+from src.cli.messages import PROGRAM, Parser, plain_error, prepare_output, print_error
 from src.cli.resume import complete_settings
 from src.cli.settings import add_trainer_options, configs_first, runs_folder
 from src.data import MNISTDataModule
@@ -178,7 +178,7 @@ def main(args: ArgsType = None) -> int:
     Returns:
         The exit code: 0, 1 for an error, 128 + the number of a signal. Exits with 2 if the command line is not valid.
     """
-    silence_noise()
+    prepare_output()
     speed_up_cpu()
     texts = {name: command.help for name, command in COMMANDS.items()}
     parser = {"prog": PROGRAM, "description": "Train and compare small networks on MNIST.", "command_help": texts}

@@ -1,5 +1,6 @@
 """The parser with its error messages in a line or two, and the warnings that are hidden."""
 
+import codecs
 import locale
 import logging
 import re
@@ -9,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -158,8 +160,18 @@ def plain_error(error: BaseException | None, config: Namespace) -> UserError | N
     return UserError(f"{name[1]} cannot be used: {problem}") if name and problem else None
 
 
-def silence_noise() -> None:
-    """Hide the warnings that a user of this package can do nothing about."""
+def _similar(error: UnicodeError) -> tuple[str, int]:
+    """Replace what an encoding lacks, as for a file on a Western Windows: a minus sign by a hyphen, others by "?"."""
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end].replace("−", "-")
+    return lacking.encode("ascii", "replace").decode(), error.end
+
+
+def prepare_output() -> None:
+    """Hide the warnings that a user of this package can do nothing about, and print any text in any encoding."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        codecs.register_error("similar", _similar)
+        sys.stdout.reconfigure(errors="similar")
     for message in (
         r".*LeafSpec.* is deprecated",  # between Lightning and torch
         r".*torch.jit.trace.* is (deprecated|not supported)",  # TensorBoard has no other way to a graph

@@ -1,6 +1,7 @@
 """What only Linux has is hidden, in place of Windows and of file systems with less."""
 
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from src.cli.messages import prepare_output
 from src.runs.checkpoints import CheckedCheckpointIO, load_checkpoint
 from src.runs.folder import Run
 from tests.conftest import ROOT
@@ -54,6 +56,14 @@ def test_a_config_in_utf8_where_files_have_another_encoding(tmp_path: Path) -> N
     ended = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert ended.returncode == 2
     assert "It is not a text file in ANSI_X3.4-1968. If it is in UTF-8, set PYTHONUTF8=1.\n" in ended.stderr
+
+
+def test_characters_that_an_encoding_lacks_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding="cp1252"))
+    prepare_output()
+    print("お: −14.0 ± 1.2", end="", flush=True)
+    assert output.getvalue() == "?: -14.0 ± 1.2".encode("cp1252")
 
 
 def test_the_checkpoint_before_is_kept_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
