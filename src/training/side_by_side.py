@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -195,4 +195,5 @@ def _passing_on_signals(active: dict[int, _Process]) -> Iterator[list[int]]:
 
 def _send(active: dict[int, _Process], number: int) -> None:
     for process in list(active.values()):
-        process.popen.send_signal(number)
+        with suppress(ValueError):  # Windows can't send SIGINT, but its console sends Ctrl-C to all processes
+            process.popen.send_signal(number)

@@ -22,7 +22,7 @@ from src.training import side_by_side
 from src.training.side_by_side import Job, environment, run_side_by_side
 from src.training.stopping import Interrupted
 from tests.conftest import NO_TABS
-from tests.forks import Fork, command_line_with_forked_trainings
+from tests.forks import Fork, ForkedPopen, command_line_with_forked_trainings
 
 CONFIG = """
 model: {{class_path: tests.tiny.Tiny, init_args: {{width: {width}}}}}
@@ -222,9 +222,21 @@ def test_two_comparisons_at_once_train_each_run_once(mnist: Path, tmp_path: Path
     assert sorted(announced) == list("12")
 
 
+def command_line_without_sigint(*words: str) -> int:
+    """As on Windows, where one process cannot send SIGINT to another."""
+
+    def send_signal(self: ForkedPopen, number: signal.Signals) -> None:
+        if number == signal.SIGINT:
+            raise ValueError("Unsupported signal: 2")
+        os.kill(self.pid, number)
+
+    ForkedPopen.send_signal = send_signal  # type: ignore[method-assign]
+    return command_line_with_forked_trainings(*words)
+
+
 def test_ctrl_c_saves_all_runs(mnist: Path, tmp_path: Path) -> None:
     words = ["compare", "--train", *configs(tmp_path, mnist, epochs=10000), "--seeds=1", "--jobs=2"]
-    process = Fork(tmp_path, *words, f"--output={tmp_path}/all", function=command_line_with_forked_trainings)
+    process = Fork(tmp_path, *words, f"--output={tmp_path}/all", function=command_line_without_sigint)
     runs = [Run(tmp_path / f"width{width}" / "lightning_logs" / "tiny" / "version_0") for width in (0, 16)]
     process.wait_until(lambda: all(run.checkpoint.exists() for run in runs))
     interrupted = time.time()
