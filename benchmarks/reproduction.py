@@ -85,27 +85,30 @@ def train_missing(kept: dict[str, Any], n_runs: dict[str, int], jobs: int) -> No
         pool.shutdown(cancel_futures=True)
 
 
-def measures(errors_RE: np.ndarray) -> dict[str, np.ndarray]:
+def measures(runs: dict[str, list[int]]) -> dict[str, np.ndarray]:
+    errors_RE = np.array(list(runs.values()))
     return {"last epoch": errors_RE[:, -1], f"last {LAST_EPOCHS} epochs": errors_RE[:, -LAST_EPOCHS:].mean(axis=1)}
 
 
-def verdicts(contenders: dict[str, dict[str, list[int]]]) -> Iterator[str]:
-    errors = {name: measures(np.array(list(runs.values()))) for name, runs in contenders.items()}
-    for name, found in errors.items():
-        for measure, errors_R in found.items():
-            runs = f", {', '.join(map(str, errors_R))}" if measure == "last epoch" else ""
-            yield f"{name}, {measure}: {errors_R.mean():.1f} ± {errors_R.std(ddof=1):.1f} errors{runs}"
-    for one, other in PAIRS:
-        for measure in errors[one]:
-            a, b = errors[one][measure], errors[other][measure]
-            interval = intervals_over_seeds([a, b])[0, 1]
-            difference = Difference(float(a.mean() - b.mean()), interval, None)
-            yield (
-                f"{measure}: {headline(one, other, difference, MARGIN, IMAGES)} {difference.mean:+.1f} "
-                f"({interval.low:+.1f} to {interval.high:+.1f})"
-                if interval
-                else f"{measure}: the spread between seeds is not known."
-            )
+def figures(contenders: dict[str, dict[str, list[int]]]) -> Iterator[str]:
+    for name, runs in contenders.items():
+        for measure, errors_R in measures(runs).items():
+            each = f", {', '.join(map(str, errors_R))}" if measure == "last epoch" else ""
+            yield f"{name}, {measure}: {errors_R.mean():.1f} ± {errors_R.std(ddof=1):.1f} errors{each}"
+
+
+def verdicts(one: str, other: str, its_runs: dict[str, list[int]], others: dict[str, list[int]]) -> Iterator[str]:
+    found = measures(others)
+    for measure, a in measures(its_runs).items():
+        b = found[measure]
+        interval = intervals_over_seeds([a, b])[0, 1]
+        difference = Difference(float(a.mean() - b.mean()), interval, None)
+        yield (
+            f"{measure}: {headline(one, other, difference, MARGIN, IMAGES)} {difference.mean:+.1f} "
+            f"({interval.low:+.1f} to {interval.high:+.1f})"
+            if interval
+            else f"{measure}: the spread between seeds is not known."
+        )
 
 
 def draw(kept: dict[str, Any]) -> Figure:
@@ -141,8 +144,12 @@ def main() -> None:
     given = parser.parse_args()
     kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     train_missing(kept, dict(zip(EPOCHS, given.runs, strict=True)), given.jobs)
-    for network in kept:
-        print(f"\n{TITLES[network]}", *verdicts(kept[network]), sep="\n  ")
+    for network, found in kept.items():
+        pairs = [line for one, other in PAIRS for line in verdicts(one, other, found[one], found[other])]
+        print(f"\n{TITLES[network]}", *figures(found), *pairs, sep="\n  ")
+    for name in CONTENDERS:
+        both = [runs[name] for runs in kept.values()]
+        print(f"\n{name}", *verdicts(*(TITLES[network] for network in kept), *both), sep="\n  ")
     draw(kept).savefig(KEPT.with_suffix(".png"), dpi=120)
     print(f"\nPicture: {KEPT.with_suffix('.png')}")
 
