@@ -29,7 +29,7 @@ from src.system.machine import describe_machine
 KERAS = Path(".venv-keras", "bin", "python")
 WARM_UP = 2  # blocks
 PAIRS = 5  # of processes, for a difference of a few per cent
-TIMES = {"lenet5": 3, "cnn": 1}  # as many steps in such blocks: else LeNet5's last a second, and a checkpoint weighs
+TIMES = {"lenet5": 9, "cnn": 3}  # as many steps in these blocks: in short ones, what is done once an epoch weighs more
 FIT, HAND_WRITTEN, USUAL_0, USUAL_2 = "fit", "hand-written loop", "usual pipeline", "usual pipeline, 2 workers"
 KERAS_PROGRAM, PRODUCT = "published Keras program", "matrix product"
 SHIFTS, FAST = "fit with shifted images", "fit with the fast recipe"
@@ -132,12 +132,16 @@ def race(network: str, rounds: int, logs: Path) -> dict[str, Any]:
     return result | {"rate of multiply-adds: fit / matrix product": median(rates)}
 
 
+def limits(network: str) -> list[str]:
+    steps = (("train", TRAIN_STEPS), ("val", VAL_STEPS))
+    return [f"--trainer.limit_{part}_batches={TIMES[network] * number}" for part, number in steps]
+
+
 def against_hand_written(network: str, rounds: int, logs: Path) -> dict[str, Any]:
     """In pairs of new processes: within a pair the ratios agree, from pair to pair they differ by some per cent."""
     train_steps, val_steps = (str(TIMES[network] * steps) for steps in (TRAIN_STEPS, VAL_STEPS))
-    limits = [f"--trainer.limit_train_batches={train_steps}", f"--trainer.limit_val_batches={val_steps}"]
     commands = {
-        FIT: [*OURS, "fit", network, *limits],
+        FIT: [*OURS, "fit", network, *limits(network)],
         HAND_WRITTEN: [*OURS, "hand_written", network, train_steps, val_steps],
     }
     ratios, memory = [], []
@@ -159,9 +163,11 @@ def against_keras(network: str, rounds: int, logs: Path) -> dict[str, Any]:
     """With one thread each: with two, the time of a Keras epoch varies by half."""
     if not KERAS.exists():
         return {}
+    fit = [*OURS, "fit", network, "--trainer.accelerator=cpu", *limits(network)]
+    times = {"TIMES": str(TIMES[network])}
     contenders = {
-        FIT: Contender([*OURS, "fit", network, "--trainer.accelerator=cpu"], logs / f"{network}-one.log", **ONE_THREAD),
-        KERAS_PROGRAM: Contender(keras_command(network), logs / f"{network}-keras-one.log", **ONE_THREAD),
+        FIT: Contender(fit, logs / f"{network}-one.log", **ONE_THREAD),
+        KERAS_PROGRAM: Contender(keras_command(network), logs / f"{network}-keras-one.log", **ONE_THREAD, **times),
     }
     pairs = take_turns(contenders, rounds, f"{TITLES[network]}, one thread")[KERAS_PROGRAM]
     return {f"epoch: fit / {KERAS_ONE_THREAD}": median([pair["fit"] / pair["other"] for pair in pairs])}

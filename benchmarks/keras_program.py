@@ -6,6 +6,7 @@ With EPOCHS it trains whole epochs instead, and prints the test accuracy after e
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -18,7 +19,8 @@ name, data_dir, *more = sys.argv[1:]
 epochs, seed = (*map(int, more), 0, 0)[:2]
 keras.utils.set_random_seed(seed)  # before the layers are made: each draws the seed of its weights then
 
-BATCH, TRAIN_STEPS, VAL_STEPS = 128, 50, 10
+TIMES = int(os.environ.get("TIMES", 1))  # as many steps in a block
+BATCH, TRAIN_STEPS, VAL_STEPS = 128, 50 * TIMES, 10 * TIMES
 NETWORKS = {
     "lenet5": [
         layers.Conv2D(6, 5, padding="same", activation="relu"),
