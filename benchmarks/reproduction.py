@@ -147,9 +147,10 @@ def main() -> None:
     for network, found in kept.items():
         pairs = [line for one, other in PAIRS for line in verdicts(one, other, found[one], found[other])]
         print(f"\n{TITLES[network]}", *figures(found), *pairs, sep="\n  ")
+    one, other = EPOCHS
     for name in CONTENDERS:
-        both = [runs[name] for runs in kept.values()]
-        print(f"\n{name}", *verdicts(*(TITLES[network] for network in kept), *both), sep="\n  ")
+        between = verdicts(TITLES[one], TITLES[other], kept[one][name], kept[other][name])
+        print(f"\n{name}", *between, sep="\n  ")
     draw(kept).savefig(KEPT.with_suffix(".png"), dpi=120)
     print(f"\nPicture: {KEPT.with_suffix('.png')}")
 
