@@ -160,7 +160,7 @@ def against_hand_written(network: str, rounds: int, logs: Path) -> dict[str, Any
 
 
 def against_keras(network: str, rounds: int, logs: Path) -> dict[str, Any]:
-    """With one thread each: with two, the time of a Keras epoch varies by half."""
+    """With one thread each: with two, the time of a Keras epoch varies twofold."""
     if not KERAS.exists():
         return {}
     fit = [*OURS, "fit", network, "--trainer.accelerator=cpu", *limits(network)]
@@ -176,8 +176,8 @@ def against_keras(network: str, rounds: int, logs: Path) -> dict[str, Any]:
 def two_processes(network: str, rounds: int, logs: Path) -> dict[str, Any]:
     """Two processes with one thread each, against one.
 
-    The blocks are longer than the others: with two processes, what is done once an epoch takes a part of a short one
-    that it doesn't take of a real one.
+    In blocks of 150 steps: with two processes, what is done once an epoch takes a part of a short one that it doesn't
+    take of a real one.
     """
     longer = ["--trainer.limit_train_batches=150", "--trainer.limit_val_batches=30"]
     one = [*OURS, "fit", network, "--trainer.accelerator=cpu", *longer]
@@ -223,7 +223,8 @@ def draw(report: dict[str, Any]) -> Figure:
     names = [name for name in first if name.startswith("epoch") and all(name in other for other in others)]
     for offset, (network, figures) in enumerate(report["networks"].items()):
         rows = np.arange(len(names)) + 0.35 * (offset - 0.5)
-        values = np.array([[1 / figures[name][key] for key in ("ratio", "high", "low")] for name in names]).T
+        values = np.array([[1 / figures[name][key] for key in ("ratio", "high", "low")] for name in names])
+        values = values.reshape(-1, 3).T  # also if no epoch was measured
         errors = np.abs(values[1:] - values[0])
         axes.barh(rows, values[0], height=0.33, xerr=errors, label=TITLES[network])
         for row, value in zip(rows, values[0], strict=True):
