@@ -12,26 +12,14 @@ NO_DIFFERENCE = "there is no difference that matters between"
 
 def sentences(pair: Pair) -> list[str]:
     """Return the verdict on two networks: the headline, the reasons, and what is compared."""
-    a, b = pair.a.name, pair.b.name
+    names = pair.a.name, pair.b.name
     recipes = f"This compares whole recipes ({_recipe(pair.a)}; {_recipe(pair.b)}), not the architectures alone."
     difference, n_images = pair.difference, len(pair.a.labels_N)
-    seeds, images = difference.over_seeds, difference.over_seeds_and_images
-    if seeds is None or images is None:
-        return [headline(a, b, difference, pair.margin, n_images), *_no_interval(pair), recipes]
-    if pair.verdict == BETTER:
-        if difference.mean < 0:  # count in favour of the better network
-            seeds, images = Interval(-seeds.high, -seeds.low), Interval(-images.high, -images.low)
-        reason = f"The 95 % interval over seeds, on these images, is {seeds.low:.1f} to {seeds.high:.1f} fewer errors."
-    else:
-        same = pair.verdict == SAME
-        interval = f"{_signed(seeds.low)} to {_signed(seeds.high)} more errors in {n_images:,} images than {b}"
-        shows = (
-            f"A difference of up to {pair.margin:g} doesn't matter."
-            if same
-            else f"This shows neither which is better nor that they differ by less than {pair.margin:g}."
-        )
-        reason = f"{a} makes {interval} (95 % interval over seeds, on these test images). {shows}"
-    return [headline(a, b, difference, pair.margin, n_images), reason, _other_images(pair, images), recipes]
+    verdict_first = headline(*names, difference, pair.margin, n_images)
+    if difference.over_seeds is None or difference.over_seeds_and_images is None:
+        return [verdict_first, *_no_interval(pair), recipes]
+    reason = over_seeds(*names, difference, pair.margin, f"these {n_images:,} test images")
+    return [verdict_first, reason, _other_images(pair, difference.over_seeds_and_images), recipes]
 
 
 def headline(a: str, b: str, difference: Difference, margin: float, n_images: int) -> str:
@@ -41,6 +29,23 @@ def headline(a: str, b: str, difference: Difference, margin: float, n_images: in
         better, worse = (a, b) if difference.mean <= 0 else (b, a)
         return f"{better} is better than {worse}: {abs(difference.mean):.1f} fewer errors in {n_images:,} images."
     return f"{NO_DIFFERENCE.capitalize()} {a} and {b}." if found == SAME else f"{a} and {b} can't be told apart."
+
+
+def over_seeds(a: str, b: str, difference: Difference, margin: float, images: str) -> str:
+    """Return what the interval over seeds says about two networks. It must be known."""
+    assert difference.over_seeds is not None
+    low, high = difference.over_seeds.low, difference.over_seeds.high
+    found = verdict(difference, margin)
+    if found == BETTER:  # count in favour of the better network
+        fewer, more = sorted([abs(low), abs(high)])
+        return f"The 95 % interval over seeds is {fewer:.1f} to {more:.1f} fewer errors in {images}."
+    shows = (
+        f"A difference of up to {margin:g} doesn't matter."
+        if found == SAME
+        else f"This shows neither which is better nor that they differ by less than {margin:g}."
+    )
+    interval = f"{_signed(low)} to {_signed(high)} more errors in {images} than {b}"
+    return f"{a} makes {interval} (95 % interval over seeds). {shows}"
 
 
 def _no_interval(pair: Pair) -> list[str]:
@@ -57,6 +62,8 @@ def _no_interval(pair: Pair) -> list[str]:
 
 def _other_images(pair: Pair, interval: Interval) -> str:
     if pair.verdict == BETTER:
+        if pair.difference.mean < 0:  # count in favour of the better network
+            interval = Interval(-interval.high, -interval.low)
         agrees = "agrees" if interval.excludes_zero else "includes zero: the order may be different on other images"
     elif pair.verdict == SAME:
         within = interval.within(pair.margin)

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
-from src.comparison.statistics import BETTER, SAME, Difference, intervals_over_seeds, verdict
-from src.comparison.words import table
+from src.comparison.statistics import BETTER, Difference, intervals_over_seeds, verdict
+from src.comparison.words import headline, mean_sd, over_seeds, table
 from src.system.files import write_whole
 from src.system.machine import describe_machine, tensorboard_command
 from src.tuning import results
@@ -28,15 +28,16 @@ def report(search: Search, confirmation: Confirmation, margin: float) -> str:
     search.write_best(complete(search.study)[0])  # a process may have been killed before it did
     results.draw(search.study, search.folder)
     errors = confirmation.errors()
-    sentences = _verdicts(search, confirmation, errors, margin)
     trials = complete(search.study)
+    n_images = trials[0].user_attrs["images"]
+    sentences = _verdicts(search, confirmation, errors, margin, n_images)
     content = {
         "trials": {state: sum(trial.state.name == state for trial in finished(search.study)) for state in STATES},
         "best": [
             {"trial": number_of(trial), "errors": trial.user_attrs["errors"], "values": trial.params}
             for trial in trials[:10]
         ],
-        "images": trials[0].user_attrs["images"],
+        "images": n_images,
         "fresh": {one.name: list(found) for one, found in zip(confirmation.candidates, errors, strict=False)},
         "verdict": sentences,
         "machine": describe_machine(torch.device("cpu")),
@@ -70,7 +71,7 @@ STATES = ("COMPLETE", "PRUNED", "FAIL")
 
 
 def _verdicts(
-    search: Search, confirmation: Confirmation, errors: list[NDArray[np.float64]], margin: float
+    search: Search, confirmation: Confirmation, errors: list[NDArray[np.float64]], margin: float, n_images: int
 ) -> list[str]:
     """Sentences on the winner against each other candidate. If the runner-up is better, best.yaml is replaced."""
     names = [candidate.name for candidate in confirmation.candidates]
@@ -86,7 +87,11 @@ def _verdicts(
             continue
         mean = float(errors[best].mean() - errors[other].mean())
         difference = Difference(mean, intervals.get((best, other)), over_seeds_and_images=None)
-        sentences.append(_sentence(names[best], names[other], difference, margin))
+        pair = names[best], names[other], difference, margin
+        reason = "Each needs two runs with different results."
+        if difference.over_seeds is not None:
+            reason = over_seeds(*pair, f"{n_images:,} held-out images")
+        sentences.append(f"{headline(*pair, n_images)} {reason}")
         is_runner_up = other < len(confirmation.best)
         if is_runner_up and verdict(difference, margin) == BETTER and mean > 0:
             best = other  # the other recipes are compared with this one
@@ -97,22 +102,5 @@ def _verdicts(
 def _describe(name: str, errors_S: NDArray[np.float64]) -> str:
     if not len(errors_S):
         return f"With fresh seeds, no run of {name} has a result."
-    spread = f" ± {errors_S.std(ddof=1):.1f}" if len(errors_S) > 1 else ""
-    return f"With {len(errors_S)} fresh seeds, {name} makes {errors_S.mean():.1f}{spread} errors."
-
-
-def _sentence(a: str, b: str, difference: Difference, margin: float) -> str:
-    """The verdict on two recipes in words."""
-    interval = difference.over_seeds
-    if interval is None:
-        return f"{a} and {b} can't be told apart: each needs two runs with different results."
-    found = verdict(difference, margin)
-    if found == BETTER:
-        better, worse = (a, b) if difference.mean < 0 else (b, a)
-        low, high = sorted([abs(interval.low), abs(interval.high)])
-        return f"{better} is better than {worse}: {low:.1f} to {high:.1f} fewer errors (95 % interval over seeds)."
-    ends = " to ".join(f"{value:+.1f}".replace("-", "−") for value in (interval.low, interval.high))
-    shown = f"{a} makes {ends} more errors than {b} (95 % interval over seeds)"
-    if found == SAME:
-        return f"There is no difference that matters between {a} and {b}: {shown}; up to {margin:g} doesn't matter."
-    return f"{a} and {b} can't be told apart: {shown}."
+    errors = mean_sd(errors_S.mean(), errors_S.std(ddof=1) if len(errors_S) > 1 else None, digits=1)
+    return f"With {len(errors_S)} fresh seeds, {name} makes {errors} errors."
