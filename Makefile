@@ -33,7 +33,7 @@ tensorboard: .venv/.ready ## show the curves of all runs at http://localhost:600
 	$(BIN)/tensorboard --host localhost --logdir lightning_logs
 
 test: .venv/.ready ## run the tests (about 7 minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: .venv/.ready ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)

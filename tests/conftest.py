@@ -14,6 +14,8 @@ import pytest
 # `src` is imported inside the functions: pytest-xdist loads this file in a process that runs no test.
 from tests.forks import ROOT, Outcome
 
+# Read when torch is imported. With more threads, a process that is forked after a forward pass would hang.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # weights are compared bit for bit, on the CPU
 signal.signal(signal.SIGINT, signal.default_int_handler)  # scripts ignore it in processes in the background
 

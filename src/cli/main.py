@@ -121,13 +121,7 @@ class CLI(LightningCLI):
         if self.subcommand == "fit":
             fit = self.config.fit
             refuse_unsupported(settings, given, fit.ckpt_path)
-            callbacks += training_callbacks(
-                save_every_n_steps=fit.save_every_n_steps,
-                save_every_n_minutes=fit.save_every_n_minutes,
-                save_epochs=settings.enable_checkpointing is not False and not settings.barebones,
-                save_best=self.datamodule.val_size > 0,
-                max_time=settings.max_time,
-            )
+            callbacks += training_callbacks(self.config_init.fit, save_best=self.datamodule.val_size > 0)
             kwargs["max_time"] = None  # its Timer is among the callbacks
             if settings.logger in (None, True) and not settings.barebones:
                 kwargs["logger"] = run_logger(runs_folder(fit), self.resumed_run)

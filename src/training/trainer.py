@@ -7,11 +7,11 @@ which order. To add a callback to all trainings, add it to `training_callbacks`.
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer, WeightAveraging
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
@@ -38,29 +38,19 @@ def run_logger(runs_folder: Path, run: Run | None = None) -> RunLogger:
     return RunLogger(str(folder.parent), folder.name, run.folder.name if run else None)
 
 
-def training_callbacks(
-    save_every_n_steps: int,
-    save_every_n_minutes: float,
-    save_epochs: bool,
-    save_best: bool,
-    max_time: str | timedelta | dict[str, int] | None,
-) -> list[Callback]:
+def training_callbacks(settings: Namespace, save_best: bool) -> list[Callback]:
     """The callbacks of every training, in the order in which Lightning calls them.
 
     Args:
-        save_every_n_steps: Steps between saves inside an epoch, 0 for none.
-        save_every_n_minutes: Minutes between saves inside an epoch, 0 for none.
-        save_epochs: Whether to save last.ckpt after each epoch.
-        save_best: Whether to save best.ckpt too, the epoch with the highest validation accuracy.
-        max_time: After this time the training ends, see Lightning's Trainer.
+        settings: Of ``fit``.
+        save_best: Whether to save best.ckpt beside last.ckpt: the epoch with the highest validation accuracy.
     """
-    timer = Timer(duration=max_time)
-    stopping = Stopping(save_every_n_steps, save_every_n_minutes)
+    timer = Timer(duration=settings.trainer.max_time)
+    stopping = Stopping(settings.save_every_n_steps, settings.save_every_n_minutes)
     callbacks = [timer, Resuming(), RandomState(), Curves(), RunSummary(timer), stopping]
-    if save_epochs and save_best:
-        callbacks.append(BestCheckpoint())  # before the last one, so that last.ckpt contains its state
-    if save_epochs:
-        callbacks.append(LastCheckpoint())
+    if settings.trainer.enable_checkpointing is not False and not settings.trainer.barebones:
+        # The best one first, so that last.ckpt contains its state.
+        callbacks += [BestCheckpoint(), LastCheckpoint()] if save_best else [LastCheckpoint()]
     return callbacks
 
 

@@ -97,18 +97,7 @@ def _trainer(built: Namespace, folder: Path, callbacks: list[Callback]) -> Train
     refuse_unsupported(settings, given, None)
     own = {
         "logger": RunLogger(str(folder.parent.parent), folder.parent.name, folder.name),
-        "callbacks": [
-            *training_callbacks(
-                save_every_n_steps=built.save_every_n_steps,
-                save_every_n_minutes=built.save_every_n_minutes,
-                save_epochs=settings.enable_checkpointing is not False,
-                save_best=False,
-                max_time=settings.max_time,
-            ),
-            built.tensorboard,
-            *given,
-            *callbacks,
-        ],
+        "callbacks": [*training_callbacks(built, save_best=False), built.tensorboard, *given, *callbacks],
         "plugins": with_own_plugins(as_list(settings.plugins)),
         "max_time": None,  # its Timer is among the callbacks
         "enable_progress_bar": False,
