@@ -199,6 +199,8 @@ def _tune(given: Namespace, fit: LightningArgumentParser, words: list[str]) -> N
         given.storage,
     )
     against = [Candidate(Path(path).stem, fit.parse_args([f"--config={path}"])) for path in given.against]
+    if len({candidate.name for candidate in against}) < len(against):
+        raise UserError("--against names two files of the same name. Their runs need names: rename one.")
     for candidate in against:
         if candidate.config.model is None:
             raise UserError(f"{candidate.name} names no network.")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from src.comparison import statistics
 from src.comparison.first_answer import first_answer
 from src.comparison.groups import (
     Group,
@@ -19,7 +18,7 @@ from src.comparison.groups import (
     merge,
     name_apart,
 )
-from src.comparison.result import Comparison, Network, Pair
+from src.comparison.result import Comparison, Network
 from src.comparison.trainings import Trainings, fix_number, train_missing
 from src.data import MNISTDataModule
 from src.evaluation.answers import evaluate
@@ -62,7 +61,6 @@ def compare(
     _require_two(networks, left_out)
     return Comparison(
         networks=networks,
-        pairs=_compare_pairs(networks, margin),
         margin=margin,
         images_NHW=data.test[0],
         classes=data.classes,
@@ -108,11 +106,6 @@ def _test(groups: list[Group], data: MNISTDataModule, left_out: LeftOut) -> list
                 Network(group.name, group.recipe, runs, trained, labels_N.numpy(), probabilities_SNK, robustness_SCS)
             )
     return networks
-
-
-def _compare_pairs(networks: list[Network], margin: float) -> list[Pair]:
-    differences = statistics.differences([network.wrong_SN for network in networks])
-    return [Pair(networks[a], networks[b], difference, margin) for (a, b), difference in differences.items()]
 
 
 def _require_two(groups: Sequence[Group], left_out: LeftOut) -> None:

@@ -27,9 +27,7 @@ def first_answer(groups: list[Group], margin: float) -> str:
     columns = {
         "network": names,
         "runs": [str(len(errors_S)) for errors_S in errors],
-        f"errors in {n_images:,}": [
-            mean_sd(e_S.mean(), e_S.std(ddof=1) if len(e_S) > 1 else None, 1) for e_S in errors
-        ],
+        f"errors in {n_images:,}": [mean_sd(statistics.summary(errors_S), 1) for errors_S in errors],
     }
     differences = {
         (a, b): Difference(float(errors[a].mean() - errors[b].mean()), interval, None)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from src.runs.folder import Run, find_runs
-from src.runs.recipe import differences, has_recipe, recipe
+from src.runs.recipe import differences, recipe
 from src.system.errors import UserError
 
 LeftOut = dict[Path, str]  # run folder → the reason
@@ -37,7 +37,7 @@ def find_groups(folders: list[Path]) -> tuple[list[Group], LeftOut]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"There is no folder {folder}.")
-        finished = [run for run in find_runs(folder) if _is_usable(run, left_out)]
+        finished = [run for run in find_runs(folder) if is_usable(run, left_out)]
         if not finished:
             raise UserError(f"There is no finished run below {folder}. Train one: python -m src fit --config …")
         for model in dict.fromkeys(run.results["model"] for run in finished):
@@ -53,12 +53,6 @@ def find_groups(folders: list[Path]) -> tuple[list[Group], LeftOut]:
                     reason = f"Its settings differ from those of most runs there: {settings}."
                     left_out |= {run.folder: reason for run in other.runs}
     return groups, left_out
-
-
-def find_group(name: str, folder: Path, settings: dict[str, Any], seeds: range) -> Group:
-    """Return the finished runs of these settings and seeds in `folder`."""
-    runs = [run for run in find_runs(folder) if _is_usable(run, {}) and has_recipe(run, settings)]
-    return Group(name, settings, [run for run in runs if run.results["seed"] in seeds])
 
 
 def merge(groups: list[Group], new: Group) -> None:
@@ -128,7 +122,8 @@ def name_apart(groups: list[Group]) -> None:
             group.name += f" ({', '.join(settings)})"
 
 
-def _is_usable(run: Run, left_out: LeftOut) -> bool:
+def is_usable(run: Run, left_out: LeftOut) -> bool:
+    """Whether a run is finished and its files have what a comparison needs. If not, add the reason to `left_out`."""
     if not run.is_finished:
         left_out[run.folder] = f"It is not finished. Continue it: python -m src fit --resume {run.folder}"
         return False

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from src.comparison.groups import Group, LeftOut
-from src.comparison.statistics import Difference, Wrong, mcnemar, verdict
+from src.comparison.statistics import Difference, Wrong, differences, mcnemar, verdict
 from src.models import Classifier
 
 
@@ -64,11 +64,6 @@ class Pair:
         return verdict(self.difference, self.margin)
 
     @property
-    def by_errors(self) -> tuple[Network, Network]:
-        """The network with fewer errors on average, and the other."""
-        return (self.a, self.b) if self.difference.mean <= 0 else (self.b, self.a)
-
-    @property
     def mcnemar(self) -> float | None:
         """The p value of two single runs; None where a network has more."""
         single = len(self.a.runs) == len(self.b.runs) == 1
@@ -80,7 +75,6 @@ class Comparison:
     """Networks, compared in pairs."""
 
     networks: list[Network]
-    pairs: list[Pair]
     margin: float
     images_NHW: Tensor  # the test images, uint8
     classes: list[str]
@@ -89,6 +83,11 @@ class Comparison:
     number_of_runs: str  # how it was fixed, in sentences
     folder: Path  # of the report
     command: list[str]  # that makes the comparison again
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        found = differences([network.wrong_SN for network in self.networks])
+        return [Pair(self.networks[a], self.networks[b], one, self.margin) for (a, b), one in found.items()]
 
     @property
     def labels_N(self) -> NDArray[np.int64]:

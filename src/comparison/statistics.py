@@ -7,7 +7,7 @@ from itertools import combinations, product
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from scipy.optimize import brentq
 
@@ -72,6 +72,17 @@ def verdict(difference: Difference, margin: float) -> str:
     if difference.over_seeds.excludes_zero:
         return BETTER
     return SAME if difference.over_seeds.within(margin) else UNKNOWN
+
+
+def summary(values: ArrayLike) -> dict[str, float | None]:
+    """Return mean, standard deviation and 95 % interval of the mean (Student's t); of one value, the mean alone."""
+    values_S = np.asarray(values, dtype=float)
+    mean = float(values_S.mean())
+    if len(values_S) < 2:
+        return {"mean": mean, "sd": None, "low": None, "high": None}
+    sd = float(values_S.std(ddof=1))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values_S) - 1)) * sd / len(values_S) ** 0.5
+    return {"mean": mean, "sd": sd, "low": mean - half, "high": mean + half}
 
 
 def intervals_over_seeds(values: list[NDArray[Any]]) -> dict[tuple[int, int], Interval | None]:

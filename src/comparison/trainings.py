@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from src.comparison.groups import Group, find_group
+from src.comparison.groups import Group, is_usable
 from src.runs.folder import find_runs
 from src.runs.recipe import SURROUNDINGS, has_recipe
 from src.system.errors import UserError
@@ -28,7 +28,8 @@ class Trainings:
     n_seeds: int
 
     def finished(self) -> Group:
-        return find_group(self.name, self.folder, self.settings, range(self.n_seeds))
+        runs = [run for run in find_runs(self.folder) if is_usable(run, {}) and has_recipe(run, self.settings)]
+        return Group(self.name, self.settings, [run for run in runs if run.results["seed"] in range(self.n_seeds)])
 
     def has(self, seed: int) -> bool:
         """Whether the run with this seed is finished."""

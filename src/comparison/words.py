@@ -130,9 +130,10 @@ def table(columns: Mapping[str, Sequence[str]]) -> str:
     return "\n".join("  ".join(row) for row in zip(*aligned, strict=True))
 
 
-def mean_sd(mean: float, sd: float | None, digits: int) -> str:
-    """Return ``84.6 ± 6.9``; of a single run, which has no standard deviation, the value alone."""
-    return f"{mean:,.{digits}f}" if sd is None else f"{mean:,.{digits}f} ± {sd:,.{digits}f}"
+def mean_sd(summary: Mapping[str, Any], digits: int, factor: float = 1) -> str:
+    """Return a `statistics.summary` as ``84.6 ± 6.9``; of a single run, which has no standard deviation, the mean."""
+    mean = f"{factor * summary['mean']:,.{digits}f}"
+    return mean if summary["sd"] is None else f"{mean} ± {factor * summary['sd']:,.{digits}f}"
 
 
 def duration(seconds: float) -> str:

@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from src.evaluation import corruptions
 from src.evaluation.corruptions import CORRUPTIONS, STRENGTHS, choose_images, corrupt
-from src.runs.folder import Run
+from src.runs.folder import LOCK, Run
 from src.runs.network import TrainedNetwork
 from src.system.errors import UserError
-from src.system.files import replace_when_whole
+from src.system.files import locked, replace_when_whole
 
 # A training on another device or number of threads may round a few answers differently.
 ROUNDED_IMAGES = 3
@@ -50,7 +50,8 @@ def evaluate(runs: list[Run], images_NHW: Tensor, labels_N: Tensor) -> tuple[dic
         except UserError as error:
             left_out[run] = str(error)
     for run, new in _evaluate(networks, images_NHW, labels_N).items():
-        with replace_when_whole(_path(run)) as file:
+        # Another comparison may evaluate the same runs.
+        with locked(run.folder / LOCK), replace_when_whole(_path(run)) as file:
             np.savez(file, key=keys[run], probabilities=new.probabilities_NK, robustness=new.robustness_CS)
         found[run] = new
     left_out |= {run: reason for run in found if (reason := _contradiction(run, found[run], labels_N))}

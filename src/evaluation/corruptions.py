@@ -40,10 +40,8 @@ def _rotate(x_NCHW: Tensor, degrees: float, random: np.random.Generator) -> Tens
 
 
 def _scale(x_NCHW: Tensor, factor: float, random: np.random.Generator) -> Tensor:
-    def scaled(x_NCHW: Tensor, scale: float) -> Tensor:
-        return transform.affine(x_NCHW, 0, [0, 0], scale, [0, 0], BILINEAR)
-
-    return _one_of(x_NCHW, (factor, 1 / factor), scaled, random)
+    factors = (factor, 1 / factor)
+    return _one_of(x_NCHW, factors, lambda x, scale: transform.affine(x, 0, [0, 0], scale, [0, 0], BILINEAR), random)
 
 
 def _blur(x_NCHW: Tensor, sigma: float, random: np.random.Generator) -> Tensor:

@@ -67,9 +67,6 @@ def _page(networks: dict[str, TrainedNetwork], drawings: Path) -> gradio.Blocks:
     def drawn(event: gradio.EventData) -> tuple[bytes | None, str]:
         return answer(base64.b64decode(event.picture.partition(",")[2]), networks)
 
-    def dropped(file: str) -> tuple[bytes | None, str]:
-        return answer(Path(file).read_bytes(), networks)
-
     def keep(picture: bytes | None, label: str | None) -> str:
         if picture is None or label is None:
             return "Draw a digit and choose the right answer first."
@@ -99,7 +96,7 @@ def _page(networks: dict[str, TrainedNetwork], drawings: Path) -> gradio.Blocks:
         options: Any = {"outputs": [picture, answers], "show_progress": "hidden", "concurrency_id": "networks"}
         canvas.input(drawn, **options)
         canvas.clear(lambda: (None, start), **options)
-        file.upload(dropped, file, **options)
+        file.upload(lambda path: answer(Path(path).read_bytes(), networks), file, **options)
         wrong.click(keep, [picture, label], saved)
     return page
 

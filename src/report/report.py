@@ -4,7 +4,6 @@ import base64
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import rc_context
@@ -52,7 +51,7 @@ def write_report(report: Numbers, comparison: Comparison) -> Path:
     # Names, paths and settings come from runs, so all text is escaped.
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"number": _number, "mean_sd": _mean_sd, "duration": duration}
+    environment.filters |= {"number": _number, "mean_sd": mean_sd, "duration": duration}
     sources = {
         theme: {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in drawn.items()}
         for theme, drawn in pictures.items()
@@ -79,7 +78,7 @@ def _table(report: Numbers) -> str:
         "parameters": [f"{network['parameters']:,}" for network in networks],
         "epochs": [str(network["epochs"]) for network in networks],
         "runs": [str(len(network["runs"])) for network in networks],
-        f"errors in {report['images']:,}": [_mean_sd(network["errors"], 1) for network in networks],
+        f"errors in {report['images']:,}": [mean_sd(network["errors"], 1) for network in networks],
         "training": [duration(network["train_seconds"]["median"]) for network in networks],
         "latency": [f"{latency:.0f} µs" for latency in latencies],
     }
@@ -100,8 +99,3 @@ def _draw_figures(report: Numbers, comparison: Comparison, theme: str) -> dict[s
 
 def _number(value: float, digits: int = 0) -> str:
     return f"{value:,.{digits}f}".replace("-", "−")
-
-
-def _mean_sd(summary: dict[str, Any], digits: int, factor: float = 1) -> str:
-    sd = summary["sd"]
-    return mean_sd(factor * summary["mean"], None if sd is None else factor * sd, digits)

@@ -6,10 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from src.comparison.result import Comparison, Network, Pair
-from src.comparison.statistics import LEVEL
 
 Numbers = dict[str, Any]  # a part of report.json
 Figures = dict[str, Callable[[Numbers, Comparison], Figure]]  # by name
@@ -30,17 +28,6 @@ class Section:
     def figures(self) -> Figures:
         """Return by name what draws a figure from the numbers of the whole report."""
         return {}
-
-
-def summary(values: ArrayLike) -> dict[str, float | None]:
-    """Return mean, standard deviation and 95 % interval of the mean (Student's t); of one value, the mean alone."""
-    values_S = np.asarray(values, dtype=float)
-    mean = float(values_S.mean())
-    if len(values_S) < 2:
-        return {"mean": mean, "sd": None, "low": None, "high": None}
-    sd = float(values_S.std(ddof=1))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values_S) - 1)) * sd / len(values_S) ** 0.5
-    return {"mean": mean, "sd": sd, "low": mean - half, "high": mean + half}
 
 
 def band(values_SX: ArrayLike) -> dict[str, list[float]]:

@@ -34,19 +34,21 @@ SURROUNDINGS = frozenset(
         "tensorboard",
     }
 )
+LIMITS = "trainer.limit_"
 
 
 def recipe(config: dict[str, Any], ignore: frozenset[str] = SEED | SURROUNDINGS) -> dict[str, Any]:
     """Flatten the settings of a run into one entry each, such as ``trainer.max_epochs``, without those to ignore.
 
-    A setting that is null is left out, so that old runs keep their recipe when a new setting is introduced.
+    A setting that is null is left out, so that old runs keep their recipe when a new setting is introduced. So is a
+    limit of 1.0, all batches: for Python it is equal to 1, one batch.
     """
 
     def flatten(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict) and value and name not in ignore:
             for key, inner in value.items():
                 yield from flatten(inner, f"{name}.{key}" if name else str(key))
-        elif name not in ignore and value is not None:
+        elif name not in ignore and value is not None and not (name.startswith(LIMITS) and repr(value) == "1.0"):
             yield name, value
 
     return dict(flatten(config, ""))

@@ -48,12 +48,10 @@ class Job:
 
 
 def run_side_by_side(jobs: list[Job], n_processes: int, goes_on: str, has_bar: bool = True) -> list[str]:
-    """Run jobs, `n_processes` at a time. One that fails doesn't end the others.
-
-    With one at a time, a job uses the terminal. With several there is one display: their lines, and a bar.
+    """Run jobs, `n_processes` at a time, with one display of their lines and a bar. One at a time uses the terminal.
 
     Returns:
-        A sentence about each job that failed.
+        A sentence about each job that failed. It doesn't end the others.
 
     Raises:
         Interrupted: A signal ended this process or a job, and so all other jobs. The message is `goes_on`.

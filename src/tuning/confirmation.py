@@ -16,6 +16,7 @@ from src.system.files import locked
 from src.tuning import results
 from src.tuning.search import Search, describe_time_left
 from src.tuning.study import LOCK, complete, finished, folder_of, number_of, open_study, work
+from src.tuning.trial import train_held_out
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class Confirmation:
         self.search = search
         self.n_seeds = n_seeds
         self.study: Study | None = None
-        self.best = _best_two(search.study)
+        trials = complete(search.study)
+        second = [trial for trial in trials if trial.params != trials[0].params][:1]  # the best with other settings
+        self.best = [*trials[:1], *second]
         self.candidates = [
             *(Candidate(f"trial {number_of(trial)}", search.config_of(trial.params)) for trial in self.best),
             *against,
@@ -75,7 +78,7 @@ class Confirmation:
 
     def _judge(self, trial: Trial, folder: Path) -> float:
         seed, candidate = trial.user_attrs["seed"], self.candidates[trial.user_attrs["candidate"]]
-        errors, n_images = self.search.train(candidate.config, seed, folder, [])
+        errors, n_images = train_held_out(self.search.parser, candidate.config, seed, folder, [])
         trial.set_user_attr("images", n_images)
         return errors
 
@@ -98,9 +101,3 @@ class Confirmation:
             np.array([trial.value for trial in trials if trial.user_attrs["candidate"] == number])
             for number in range(len(self.candidates))
         ]
-
-
-def _best_two(study: Study) -> list[FrozenTrial]:
-    """The best trial, and the best one with other settings."""
-    trials = complete(study)
-    return [*trials[:1], *[trial for trial in trials if trial.params != trials[0].params][:1]]

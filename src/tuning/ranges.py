@@ -48,7 +48,8 @@ def _range(path: Path, name: str, given: Any) -> BaseDistribution:
         raise wrong
     ((form, values),) = given.items()
     if form == "choice" and isinstance(values, list) and values:
-        return CategoricalDistribution([_plain(value) for value in values])
+        # Optuna stores plain values only.
+        return CategoricalDistribution([json.dumps(one) if isinstance(one, list | dict) else one for one in values])
     if form not in ("log", "float", "int") or not isinstance(values, list) or len(values) != 2:
         raise wrong
     try:
@@ -57,11 +58,6 @@ def _range(path: Path, name: str, given: Any) -> BaseDistribution:
         return FloatDistribution(low=float(str(values[0])), high=float(str(values[1])), log=form == "log")
     except ValueError as error:  # not a number, or not a range for Optuna
         raise UserError(f"{wrong} {' '.join(str(error).split())}") from None
-
-
-def _plain(value: Any) -> str | int | float | bool | None:
-    """A choice as Optuna stores it: lists and dictionaries as JSON."""
-    return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def as_words(values: dict[str, Any]) -> list[str]:

@@ -1,13 +1,14 @@
 """The end of a search: table, verdict, figures and results.json."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
-from src.comparison.statistics import BETTER, Difference, intervals_over_seeds, verdict
+from src.comparison.statistics import BETTER, Difference, intervals_over_seeds, summary, verdict
 from src.comparison.words import headline, mean_sd, over_seeds, table
 from src.system.files import write_whole
 from src.system.machine import describe_machine, tensorboard_command
@@ -25,14 +26,14 @@ def report(search: Search, confirmation: Confirmation, margin: float) -> str:
         confirmation: The runs with fresh seeds, if there are any.
         margin: The largest difference, in held-out images, that doesn't matter.
     """
-    search.write_best(complete(search.study)[0])  # a process may have been killed before it did
+    search.tidy()  # a process may have been killed before it did
     results.draw(search.study, search.folder)
     errors = confirmation.errors()
     trials = complete(search.study)
     n_images = trials[0].user_attrs["images"]
     sentences = _verdicts(search, confirmation, errors, margin, n_images)
     content = {
-        "trials": {state: sum(trial.state.name == state for trial in finished(search.study)) for state in STATES},
+        "trials": Counter(trial.state.name for trial in finished(search.study)),
         "best": [
             {"trial": number_of(trial), "errors": trial.user_attrs["errors"], "values": trial.params}
             for trial in trials[:10]
@@ -67,9 +68,6 @@ def _best_ten(trials: list[FrozenTrial]) -> str:
     return table(columns)
 
 
-STATES = ("COMPLETE", "PRUNED", "FAIL")
-
-
 def _verdicts(
     search: Search, confirmation: Confirmation, errors: list[NDArray[np.float64]], margin: float, n_images: int
 ) -> list[str]:
@@ -102,5 +100,4 @@ def _verdicts(
 def _describe(name: str, errors_S: NDArray[np.float64]) -> str:
     if not len(errors_S):
         return f"With fresh seeds, no run of {name} has a result."
-    errors = mean_sd(errors_S.mean(), errors_S.std(ddof=1) if len(errors_S) > 1 else None, digits=1)
-    return f"With {len(errors_S)} fresh seeds, {name} makes {errors} errors."
+    return f"With {len(errors_S)} fresh seeds, {name} makes {mean_sd(summary(errors_S), 1)} errors."

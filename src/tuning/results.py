@@ -5,37 +5,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonargparse import Namespace
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from optuna import Study
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
 from optuna.visualization import matplotlib as figures
 from tensorboard.plugins.hparams import summary_v2 as hparams
 from torch.utils.tensorboard import SummaryWriter
 
-from src.system.files import replace_when_whole, write_whole
+from src.system.files import replace_when_whole
 from src.tuning.ranges import Ranges
 from src.tuning.study import complete, finished, folder_of, number_of
 
 ERRORS = "held_out_errors"  # tag in TensorBoard
 # Settings that are not part of a recipe: how many images are held out, and on how many batches a search saves time.
 OF_THE_SEARCH = ("data.val_size", "data.seed", "seed_everything", "trainer.limit_")
-
-
-def write_overlay(path: Path, changes: dict[str, Any], comment: str) -> None:
-    """Write settings as a config that is given after the configs of the search.
-
-    Args:
-        path: The file.
-        changes: Setting, as in `src.runs.recipe` → value.
-        comment: The first lines.
-    """
-    nested = Namespace(changes).as_dict()
-    text = "".join(f"# {line}\n" for line in comment.splitlines()) + yaml.safe_dump(nested, sort_keys=False)
-    write_whole(path, text.encode())
 
 
 def overlay(recipe: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
@@ -73,34 +58,29 @@ def describe_search(folder: Path, ranges: Ranges) -> None:
 
 def _domain(values: Any) -> Any:
     if isinstance(values, CategoricalDistribution):
-        return hparams.Discrete([_shown(choice) for choice in values.choices], dtype=_kind(values))
+        return hparams.Discrete([_shown(choice, values) for choice in values.choices])
     assert isinstance(values, FloatDistribution | IntDistribution)
     interval = hparams.RealInterval if isinstance(values, FloatDistribution) else hparams.IntInterval
     return interval(values.low, values.high)
 
 
-def _kind(values: CategoricalDistribution) -> type:
-    kinds = {type(_shown(choice)) for choice in values.choices}
-    return kinds.pop() if len(kinds) == 1 else str
-
-
-def _shown(value: Any) -> Any:
-    return value if isinstance(value, bool | int | float) else str(value)
+def _shown(value: Any, values: BaseDistribution) -> Any:
+    """A value for TensorBoard, which allows one type for each setting: choices of several types become text."""
+    kinds = {type(choice) for choice in getattr(values, "choices", [value])}
+    return value if len(kinds) == 1 and kinds < {bool, int, float} else str(value)
 
 
 def show_trials(study: Study, folder: Path) -> None:
     """Write the entries of the finished trials in the table of TensorBoard, each once."""
     for trial in finished(study):
-        if not list(folder_of(trial, folder).glob("events.*")):
-            _show_trial(trial, folder)
-
-
-def _show_trial(trial: FrozenTrial, folder: Path) -> None:
-    with SummaryWriter(str(folder_of(trial, folder))) as writer:
-        values = {name: _shown(value) for name, value in trial.params.items()}
-        writer.file_writer.add_summary(hparams.hparams_pb(values, trial_id=f"trial_{number_of(trial)}"))
-        if trial.state == TrialState.COMPLETE and trial.value is not None:
-            writer.add_scalar(ERRORS, trial.value, 0)
+        own = folder_of(trial, folder)
+        if list(own.glob("events.*")):
+            continue
+        values = {name: _shown(value, trial.distributions[name]) for name, value in trial.params.items()}
+        with SummaryWriter(str(own)) as writer:
+            writer.file_writer.add_summary(hparams.hparams_pb(values, trial_id=f"trial_{number_of(trial)}"))
+            if trial.state == TrialState.COMPLETE and trial.value is not None:
+                writer.add_scalar(ERRORS, trial.value, 0)
 
 
 def draw(study: Study, folder: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from optuna import Trial
@@ -12,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from src.runs.recipe import recipe_of
 from src.system.errors import UserError
-from src.system.files import locked
+from src.system.files import locked, write_whole
 from src.tuning import results
 from src.tuning.ranges import Ranges, as_words
 from src.tuning.study import LOCK, complete, finished, number_of, open_storage, open_study, running, work
@@ -70,8 +71,8 @@ class Search:
             self.study = open_study(self.opened, self.folder.name, facts)
             identity = self.folder / ".identity"
             if not identity.exists():
-                identity.write_text(secrets.token_hex(8))
                 results.describe_search(self.folder, self.ranges)
+                identity.write_text(secrets.token_hex(8))
             if self.study.user_attrs.get("folder", identity.read_text()) != identity.read_text():
                 raise UserError(
                     f"The study {self.folder.name} in {self.storage} has its trials in another folder. "
@@ -95,17 +96,13 @@ class Search:
         """The settings of a trial, as parsed for ``fit``."""
         return self.parser.parse_args(as_words(values), namespace=self.base.clone())
 
-    def train(self, config: Namespace, seed: int, folder: Path, callbacks: list[Any]) -> tuple[int, int]:
-        """Train with a seed. Returns the errors in the held-out images, and their number."""
-        seeded = self.parser.parse_args([f"--seed_everything={seed}"], namespace=config.clone())
-        return train_held_out(self.parser, seeded, folder, callbacks)
-
     def write_best(self, trial: FrozenTrial) -> None:
         """Write best.yaml: the settings of a trial that the configs do not have."""
         base = self.parser.parse_args([f"--config={path}" for path in self.configs])
         changes = results.overlay(recipe_of(self.config_of(trial.params), self.parser), recipe_of(base, self.parser))
-        comment = f"Trial {number_of(trial)} of {self.folder}: {describe_errors(trial)}.\nUse: {self.fit_command}"
-        results.write_overlay(self.folder / "best.yaml", changes, comment)
+        comment = f"# Trial {number_of(trial)} of {self.folder}: {describe_errors(trial)}.\n# Use: {self.fit_command}\n"
+        text = yaml.safe_dump(Namespace(changes).as_dict(), sort_keys=False)
+        write_whole(self.folder / "best.yaml", f"{comment}{text}".encode())
 
     @property
     def fit_command(self) -> str:
@@ -119,18 +116,22 @@ class Search:
         for seed in range(len(errors), self.n_seeds):
             # Trainings of different lengths cannot be compared at the same epoch.
             pruning = [Pruning(trial, errors)] if self.prune and "trainer.max_epochs" not in self.ranges else []
-            found, n_images = self.train(config, seed, folder / f"seed_{seed}", pruning)
+            found, n_images = train_held_out(self.parser, config, seed, folder / f"seed_{seed}", pruning)
             errors = [*errors, found]
+            trial.set_user_attr("images", n_images)  # before the errors, which say that this run is finished
             trial.set_user_attr("errors", errors)
-            trial.set_user_attr("images", n_images)
         return sum(errors) / len(errors)
 
-    def _keep(self, trial: FrozenTrial) -> None:
-        best = complete(self.study)
-        if best and trial.number == best[0].number:
-            self.write_best(trial)
+    def tidy(self) -> None:
+        """Write best.yaml and TensorBoard's table, and remove all checkpoints but the best."""
+        if best := complete(self.study):
+            self.write_best(best[0])
         results.keep_best_checkpoint(self.study, self.trials)
         results.show_trials(self.study, self.trials)
+
+    def _keep(self, trial: FrozenTrial) -> None:
+        self.tidy()
+        best = complete(self.study)
         reason = trial.user_attrs.get("reason")
         ended = {TrialState.PRUNED: f"pruned {reason}", TrialState.FAIL: f"failed: {reason}"}.get(trial.state)
         n_finished = len(finished(self.study))

@@ -105,7 +105,7 @@ def complete(study: Study) -> list[FrozenTrial]:
 
 def running(study: Study) -> list[FrozenTrial]:
     """The trials that a process works on, or worked on when it was killed."""
-    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return study.get_trials(states=(TrialState.RUNNING,))  # copies: Optuna's retry changes what it is given
 
 
 def work(

@@ -1,6 +1,7 @@
 """One training of a search, judged on held-out training images. It never reads the test images."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ from src.models import Classifier
 from src.runs.checkpoints import CLASS_PATH
 from src.runs.folder import Run
 from src.system.errors import UserError
-from src.tensorboard.logger import RunLogger
-from src.training.trainer import as_list, check_network, fit, training_callbacks, with_own_plugins
+from src.training.trainer import as_list, check_network, fit, run_logger, training_callbacks, with_own_plugins
 from src.training.unsupported import refuse_no_batches, refuse_unsupported
 
 
@@ -61,13 +61,14 @@ def check_settings(parser: LightningArgumentParser, config: Namespace) -> None:
 
 
 def train_held_out(
-    parser: LightningArgumentParser, config: Namespace, folder: Path, callbacks: list[Callback]
+    parser: LightningArgumentParser, settings: Namespace, seed: int, folder: Path, callbacks: Sequence[Callback]
 ) -> tuple[int, int]:
     """Train a network, and count its errors in the held-out images. An interrupted training in `folder` is continued.
 
     Args:
         parser: The parser of ``fit``.
-        config: Its settings.
+        settings: Those of ``fit``.
+        seed: Takes the place of their seed.
         folder: Of the run.
         callbacks: Added to those of every training.
 
@@ -75,7 +76,8 @@ def train_held_out(
         The errors of the last weights, and the number of held-out images.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no lines about devices and the last epoch
-    seed_everything(config.seed_everything, workers=True, verbose=False)
+    config = parser.parse_args([f"--seed_everything={seed}"], namespace=settings.clone())
+    seed_everything(seed, workers=True, verbose=False)
     built: Any = parser.instantiate(config)
     network, data, run = built.model, built.data, Run(folder)
     network.hparams[CLASS_PATH] = config.model.class_path  # as LightningCLI does, so that `test` reads the checkpoint
@@ -91,12 +93,12 @@ def train_held_out(
     return result["errors"].item(), result["images"].item()
 
 
-def _trainer(built: Namespace, folder: Path, callbacks: list[Callback]) -> Trainer:
+def _trainer(built: Namespace, folder: Path, callbacks: Sequence[Callback]) -> Trainer:
     settings = built.trainer
     given = as_list(settings.callbacks)
     refuse_unsupported(settings, given, None)
     own = {
-        "logger": RunLogger(str(folder.parent.parent), folder.parent.name, folder.name),
+        "logger": run_logger(folder.parent, Run(folder)),
         "callbacks": [*training_callbacks(built, save_best=False), built.tensorboard, *given, *callbacks],
         "plugins": with_own_plugins(as_list(settings.plugins)),
         "max_time": None,  # its Timer is among the callbacks

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from src.system.errors import UserError
+from src.system.files import locked
 from src.training.side_by_side import Job, run_side_by_side
 from src.training.stopping import Interrupted
 from src.tuning.confirmation import Candidate, Confirmation
 from src.tuning.ranges import check_ranges
 from src.tuning.report import report
 from src.tuning.search import Search
-from src.tuning.study import finished, silence_optuna
+from src.tuning.study import LOCK, finished, silence_optuna
 from src.tuning.trial import check_settings
 
 KEPT = "Finished trials are kept. Run the same command again to continue."
@@ -45,24 +46,28 @@ def tune(
     check_ranges(search_file, search.ranges, search.parser, search.base)
     search.open()
     if worker_words:
-        n_finished = len(finished(search.study))
-        settings = ", ".join(search.ranges)
-        print(
-            f"{search.folder}: searching {settings}; {n_finished} of {search.n_trials} trials are finished.", flush=True
-        )
+        done = f"{len(finished(search.study))} of {search.n_trials} trials are finished"
+        print(f"{search.folder}: searching {', '.join(search.ranges)}; {done}.", flush=True)
     failed: list[str] = []
     try:
         if worker_words and n_processes > 1:
-            jobs = [Job(f"process {number}", worker_words) for number in range(1, n_processes + 1)]
-            failed = run_side_by_side(jobs, n_processes, KEPT, has_bar=False)
-            if len(failed) == n_processes:
-                raise UserError("\n".join([*failed, KEPT]))
+            failed = _search_side_by_side(n_processes, worker_words)
         search.run()
         confirmation = Confirmation(search, against, n_fresh)
         confirmation.run()
     except Interrupted as stopped:
         raise Interrupted(stopped.exit_code - 128, KEPT) from None
     if worker_words:
-        print(report(search, confirmation, margin))
+        with locked(search.folder / LOCK):  # other commands that work on this search end at the same time
+            print(report(search, confirmation, margin))
     if failed:
         raise UserError("\n".join(failed))
+
+
+def _search_side_by_side(n_processes: int, words: list[str]) -> list[str]:
+    """Run the search in several processes. Returns a sentence about each that failed."""
+    jobs = [Job(f"process {number}", words) for number in range(1, n_processes + 1)]
+    failed = run_side_by_side(jobs, n_processes, KEPT, has_bar=False)
+    if len(failed) == n_processes:
+        raise UserError("\n".join([*failed, KEPT]))
+    return failed

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from src.comparison import statistics
-from src.comparison.result import Comparison, Network, Pair
+from src.comparison.result import Comparison, Network
 from src.models import Classifier
 from src.runs.folder import Run
 
@@ -60,10 +59,8 @@ def network(
 
 
 def compared(networks: list[Network], classes: list[str] = CLASSES, folder: Path = Path("nowhere")) -> Comparison:
-    differences = statistics.differences([network.wrong_SN for network in networks])
     return Comparison(
         networks=networks,
-        pairs=[Pair(networks[a], networks[b], found, margin=10) for (a, b), found in differences.items()],
         margin=10,
         images_NHW=torch.zeros(len(networks[0].labels_N), 28, 28, dtype=torch.uint8),
         classes=classes,

@@ -13,10 +13,10 @@ from src.comparison.groups import (
     count_each_seed_once,
     data_differences,
     early_stops,
-    find_group,
     find_groups,
     name_apart,
 )
+from src.comparison.trainings import Trainings
 from src.runs.folder import Run
 from src.runs.recipe import recipe
 from src.system.errors import UserError
@@ -86,6 +86,14 @@ def test_other_runs_are_left_out_by_name(tmp_path: Path) -> None:
     assert "parameters" in left_out[old]
 
 
+def test_a_limit_of_one_batch_is_not_one_of_all_batches(tmp_path: Path) -> None:
+    for seed, limit in enumerate((1.0, None, 1)):
+        make_run(tmp_path / f"version_{seed}", seed, trainer__limit_train_batches=limit)
+    [group], left_out = find_groups([tmp_path])
+    assert [run.results["seed"] for run in group.runs] == [0, 1]
+    assert "trainer.limit_train_batches: 1, not None" in left_out[tmp_path / "version_2"]
+
+
 def test_the_same_network_with_two_recipes_in_two_folders(tmp_path: Path) -> None:
     make_run(tmp_path / "slow" / "version_0")
     make_run(tmp_path / "fast" / "version_0", trainer__max_epochs=1, data__val_size=100)
@@ -110,7 +118,7 @@ def test_planned_seeds_only(tmp_path: Path) -> None:
         make_run(tmp_path / f"version_{seed}", seed)
     make_run(tmp_path / "version_9", seed=1, trainer__max_epochs=1)
     settings = recipe(yaml.safe_load((tmp_path / "version_0" / "config.yaml").read_text()))
-    group = find_group("LeNet5", tmp_path, settings, range(3))
+    group = Trainings("lenet5.yaml", "LeNet5", settings, tmp_path, n_seeds=3).finished()
     assert [run.folder.name for run in group.runs] == ["version_0", "version_1", "version_2"]
 
 

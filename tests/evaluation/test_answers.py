@@ -1,5 +1,6 @@
 """What is kept of an evaluation is used again only for the same checkpoint, test images and corruptions."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from src.evaluation import answers, corruptions
 from src.evaluation.answers import Evaluation, evaluate
-from src.runs.folder import Run
+from src.runs.folder import LOCK, Run
+from src.system.files import locked
 from tests.tiny import Tiny
 
 IMAGES_NHW = torch.randint(256, (40, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -56,6 +58,16 @@ def test_the_same_inputs_are_evaluated_once(run: Run, capsys: pytest.CaptureFixt
     assert evaluate_again(run) == (True, "")
     assert evaluate_again(run) == (False, "")
     assert capsys.readouterr().out == ""
+
+
+def test_two_comparisons_write_one_after_the_other(run: Run) -> None:
+    with ThreadPoolExecutor() as pool:
+        with locked(run.folder / LOCK):
+            evaluated = pool.submit(evaluate_again, run)
+            with pytest.raises(TimeoutError):
+                evaluated.result(timeout=2)
+            assert not (run.folder / "evaluation.npz").exists()
+        assert evaluated.result() == (True, "")
 
 
 def test_corruptions_with_another_parameter_are_evaluated_again(

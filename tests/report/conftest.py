@@ -17,7 +17,7 @@ LABELS = RANDOM.integers(10, size=IMAGES)
 @pytest.fixture(scope="session")
 def comparison() -> Comparison:
     """LeNet5 with three runs and CNN with two."""
-    settings = {"data.val_size": 0, "trainer.limit_val_batches": None}
+    settings = {"data.val_size": 0}
     accuracy = (0.5, 0.99, 0.98, 0.985, 0.97, 0.975, 0.98)
     return compared(
         [

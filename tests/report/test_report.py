@@ -102,7 +102,7 @@ def test_each_section_has_its_own_names(comparison: Comparison) -> None:
 
 @pytest.mark.parametrize("validated", [(), (2, 4)])
 def test_runs_without_validation_in_all_epochs(tmp_path: Path, validated: tuple[int, ...]) -> None:
-    settings = {"data.val_size": 0, "trainer.limit_val_batches": None}
+    settings = {"data.val_size": 0}
     networks = [
         network(name, CNN(), LABELS, [answers(LABELS, n, RANDOM) for n in (40, 44)], settings, (0.5, 0.9, 0.95, 0.98))
         for name in ("One", "Other")

@@ -61,7 +61,7 @@ def test_another_data_set_has_its_names_and_no_published_runs(comparison: Compar
     comparison = compared(networks, names)
     report = collect_numbers(comparison)
     assert [network["published_errors"] for network in report["networks"]] == [None, None]
-    assert all("in 2,000 images" in " ".join(pair["words"]) for pair in report["pairs"])
+    assert all("2,000 test images" in " ".join(pair["words"]) for pair in report["pairs"])
     (label,) = [image["label"] for image in report["hardest"] if image["image"] == 0]
     drawn = errors.draw_hardest(report, comparison).findobj(Text)
     assert f"label {names[label]}" in [text.get_text() for text in drawn]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+import src.tuning
 from src.system.errors import UserError
 from src.tuning.ranges import read_ranges
 from tests.conftest import RunCLI
@@ -89,6 +90,7 @@ def test_a_mistake_in_the_search_file_ends_the_command(cli: RunCLI, tmp_path: Pa
         (["--name=a/b"], "--name 'a/b' is not the name of a folder."),
         (["--storage=nodriver://nowhere/db"], "The storage nodriver://nowhere/db can't be used: "),
         (["--against=configs/ddp.yaml"], "ddp names no network."),
+        (["--against", "configs/cnn.yaml", "./configs/cnn.yaml"], "--against names two files of the same name."),
     ],
 )
 def test_a_mistake_on_the_command_line_is_named(cli: RunCLI, tmp_path: Path, args: list[str], message: str) -> None:
@@ -115,6 +117,7 @@ def test_the_search_file_of_the_package_is_accepted(cli: RunCLI, tmp_path: Path)
 
 
 def test_without_optuna_a_line_says_how_to_install_it(cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(src, "tuning", src.tuning)  # the import below replaces it
     for name in [name for name in sys.modules if name.startswith("src.tuning")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "optuna", None)

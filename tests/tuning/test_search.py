@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from filelock import Timeout
 from optuna.trial import TrialState
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import Tensor
 
 from src.models.classifier import Batch
 from src.runs.network import TrainedNetwork
+from src.system.files import locked
+from src.tuning.report import report
 from tests.conftest import LETTERS, RunCLI
 from tests.forks import Fork, command_line_with_forked_trainings
 from tests.tensorboard.conftest import serve
@@ -119,9 +122,36 @@ def test_tensorboard_shows_the_search_as_table_and_parallel_coordinates(killed: 
         page.wait(lambda: sum(line.rect["width"] > 300 for line in page.elements(".foreground path")) == len(complete))
 
 
+def same_words(killed: Path, training_images: Path) -> list[str]:
+    words = [*TINY, *SHORT, f"--search={killed.parent}/search.yaml", "--trials=5", f"--output={killed.parent}"]
+    return [*words, "--name=it", f"--data.data_dir={training_images}"]
+
+
+def test_a_process_that_ends_last_does_what_a_killed_one_left_and_no_other_reports_meanwhile(
+    killed: Path, cli: RunCLI, training_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best, *others = sorted(with_result(killed, *ENDED), key=lambda trial: (trial.value, trial.number))
+    folder = killed / "trials" / f"trial_{others[-1].user_attrs['number']:03d}"
+    (folder / "seed_0" / "checkpoints").mkdir()
+    (killed / "best.yaml").unlink()
+    [events] = folder.glob("events.*")
+    events.unlink()
+
+    def describe(*args: Any) -> str:
+        with pytest.raises(Timeout), locked(killed / ".lock", timeout=0):
+            pass
+        return report(*args)
+
+    monkeypatch.setattr("src.tuning.tune.report", describe)
+    outcome = cli(*same_words(killed, training_images))
+    assert outcome.code == 0, outcome.err
+    assert len(list(folder.glob("events.*"))) == 1
+    assert not list(folder.rglob("checkpoints"))
+    assert f"Trial {best.user_attrs['number']} of" in (killed / "best.yaml").read_text()
+
+
 def test_a_study_with_other_settings_is_not_mixed(killed: Path, cli: RunCLI, training_images: Path) -> None:
-    same = [*TINY, *SHORT, f"--search={killed.parent}/search.yaml", "--trials=5", f"--output={killed.parent}"]
-    same += ["--name=it", f"--data.data_dir={training_images}"]
+    same = same_words(killed, training_images)
     other = killed.parent / "other.yaml"
     other.write_text(SEARCH.replace("1e-2", "1e-1"))
     for change, named in (

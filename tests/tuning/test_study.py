@@ -1,7 +1,9 @@
 """Trials without trainings: which are taken, tried again and counted."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from src.runs.checkpoints import CheckedCheckpointIO
 from src.system.errors import UserError
 from src.tuning import study as module
 from src.tuning.ranges import Ranges
+from src.tuning.search import Search, describe_errors
 from src.tuning.study import MAX_RETRIES, finished, number_of, open_storage, open_study, silence_optuna, work
 
 RANGES: Ranges = {"x": FloatDistribution(-1, 1), "y": FloatDistribution(-1, 1)}
@@ -63,8 +66,12 @@ def test_a_killed_search_finds_the_same_trials(tmp_path: Path) -> None:
     assert len(params(search(tmp_path / "cut", 17, judge, path))) == 17  # --trials is a total
 
 
-def test_a_trial_that_kills_each_process_has_failed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("storage", [None, "journal.log"])
+def test_a_trial_that_kills_each_process_has_failed_in_the_end(
+    storage: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert MAX_RETRIES > 5
+    path = storage and str(tmp_path / storage)
     monkeypatch.setattr(module, "MAX_RETRIES", 2)
 
     def deadly(trial: Trial, folder: Path) -> float:
@@ -74,9 +81,33 @@ def test_a_trial_that_kills_each_process_has_failed_in_the_end(tmp_path: Path, m
 
     for _ in range(3):
         with pytest.raises(Killed):
-            search(tmp_path, 3, deadly)
-    states = [trial.state for trial in finished(search(tmp_path, 3, deadly))]
-    assert sorted(state.name for state in states) == ["COMPLETE", "COMPLETE", "FAIL"]
+            search(tmp_path, 3, deadly, path)
+    study = search(tmp_path, 3, deadly, path)
+    assert sorted(trial.state.name for trial in finished(study)) == ["COMPLETE", "COMPLETE", "FAIL"]
+    assert len(study.get_trials()) == 5  # with the two that were tried again
+
+
+@pytest.mark.parametrize("killed_at", [1, 2])
+def test_a_kill_while_the_result_is_stored_does_not_lose_it(
+    killed_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, n_stored = Trial.set_user_attr, 0
+
+    def store(trial: Trial, name: str, value: Any) -> None:
+        nonlocal n_stored
+        keep(trial, name, value)
+        n_stored += name != "number"
+        if n_stored == killed_at:
+            raise Killed
+
+    monkeypatch.setattr(Trial, "set_user_attr", store)
+    monkeypatch.setattr("src.tuning.search.train_held_out", lambda *args: (7, 100))
+    of_search = SimpleNamespace(parser=None, config_of=lambda params: None, ranges=RANGES, n_seeds=1, prune=False)
+    judge: Any = partial(Search._judge, of_search)  # type: ignore[arg-type]
+    with pytest.raises(Killed):
+        search(tmp_path, 1, judge)
+    [trial] = finished(search(tmp_path, 1, judge))
+    assert describe_errors(trial) == "7 errors in 100 held-out images"
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_the_search(tmp_path: Path) -> None:

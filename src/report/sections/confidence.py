@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from src.comparison.result import Comparison, Network
+from src.comparison.statistics import summary
 from src.report import style
-from src.report.section import Figures, Numbers, Section, summary
+from src.report.section import Figures, Numbers, Section
 
 BINS = 15
 

@@ -10,7 +10,7 @@ from src import plots
 from src.comparison import statistics
 from src.comparison.result import Comparison, Network, Pair
 from src.report import style
-from src.report.section import Figures, Numbers, Section, band, summary
+from src.report.section import Figures, Numbers, Section, band
 
 LAST_EPOCHS = 5
 
@@ -53,8 +53,7 @@ def _last_epochs(network: Network) -> Numbers | None:
 
     None where the validation images are not all test images, or an epoch of a run has no validation.
     """
-    settings = network.recipe
-    if settings.get("data.val_size") != 0 or settings.get("trainer.limit_val_batches") not in (None, 1.0):
+    if network.recipe.get("data.val_size") != 0 or "trainer.limit_val_batches" in network.recipe:
         return None
     curves = [result["curves"].get("accuracy", {}) for result in network.results]
     accuracies = [curve.get("validation", {}) for curve in curves]
@@ -64,7 +63,7 @@ def _last_epochs(network: Network) -> Numbers | None:
     runs = [float(np.mean(run[-LAST_EPOCHS:])) for run in errors]
     return {
         "runs": runs,
-        "errors": summary(runs),
+        "errors": statistics.summary(runs),
         "best_epoch_would_claim": float(np.mean([run[-1] - min(run) for run in errors])),
     }
 

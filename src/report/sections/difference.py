@@ -11,7 +11,7 @@ from src.comparison import statistics
 from src.comparison.result import Comparison, Network, Pair
 from src.comparison.words import sentences
 from src.report import style
-from src.report.section import Figures, Numbers, Section, summary
+from src.report.section import Figures, Numbers, Section
 
 # The published comparison, one run of each: epochs and errors in the 10,000 test images.
 PUBLISHED = {"LeNet5": (30, 77), "CNN": (12, 84)}
@@ -36,13 +36,13 @@ class Difference(Section):
                 }
                 for run, errors in zip(network.runs, network.errors_S, strict=True)
             ],
-            "errors": summary(network.errors_S),
+            "errors": statistics.summary(network.errors_S),
             "published_errors": published if as_published else None,
         }
 
     def of_pair(self, pair: Pair, comparison: Comparison) -> Numbers:
         difference, n_networks = pair.difference, len(comparison.networks)
-        fewer, more = pair.by_errors
+        fewer, more = (pair.a, pair.b) if difference.mean <= 0 else (pair.b, pair.a)
         power = None
         if difference.over_seeds is not None:
             spreads = (float(pair.a.errors_S.std(ddof=1)), float(pair.b.errors_S.std(ddof=1)))
@@ -58,13 +58,7 @@ class Difference(Section):
             "a": pair.a.name,
             "b": pair.b.name,
             "fewer_errors": fewer.name,
-            "difference": {
-                "mean": difference.mean,
-                "same_images": asdict(difference.over_seeds) if difference.over_seeds else None,
-                "other_images": asdict(difference.over_seeds_and_images) if difference.over_seeds_and_images else None,
-            },
-            "images": len(comparison.labels_N),
-            "margin": pair.margin,
+            "difference": asdict(difference),
             "verdict": pair.verdict,
             "single_runs_agree": statistics.single_runs_agree(fewer.errors_S, more.errors_S),
             "mcnemar": pair.mcnemar,
@@ -112,8 +106,8 @@ def draw_difference(report: Numbers, comparison: Comparison) -> Figure:
     axes.axvspan(-margin, margin, color=ink, alpha=0.08, label=f"up to {margin:g}: doesn't matter")
     axes.axvline(0, color=ink, linewidth=1)
     for key, label, colour, shift in (
-        ("same_images", "over seeds", "C0", -0.1),
-        ("other_images", "over seeds and test images", "C1", 0.1),
+        ("over_seeds", "over seeds", "C0", -0.1),
+        ("over_seeds_and_images", "over seeds and test images", "C1", 0.1),
     ):
         known = [(row, pair["difference"][key]) for row, pair in enumerate(pairs) if pair["difference"][key]]
         low, high = ([interval[end] for _, interval in known] for end in ("low", "high"))

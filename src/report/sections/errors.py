@@ -11,8 +11,9 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from src import plots
 from src.comparison.result import Comparison, Network
+from src.comparison.statistics import summary
 from src.report import style
-from src.report.section import Figures, Numbers, Section, summary
+from src.report.section import Figures, Numbers, Section
 
 HARDEST = 24  # images shown
 

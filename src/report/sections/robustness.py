@@ -5,9 +5,10 @@ import torch
 from matplotlib.figure import Figure
 
 from src.comparison.result import Comparison, Network
+from src.comparison.statistics import summary
 from src.evaluation.corruptions import CORRUPTIONS, choose_images
 from src.report import style
-from src.report.section import Figures, Numbers, Section, band, summary
+from src.report.section import Figures, Numbers, Section, band
 
 
 class Robustness(Section):
