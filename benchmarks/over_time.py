@@ -1,6 +1,6 @@
-"""Draw accuracy over training time: published recipe, fast recipe, Keras: `python -m benchmarks.over_time`.
+"""Draw accuracy over training time: default recipe, fast recipe, Keras: `python -m benchmarks.over_time`.
 
-Time is counted in epochs of `fit` with the published recipe, so that it holds on any machine: how much longer
+Time is counted in epochs of `fit` with the default recipe, so that it holds on any machine: how much longer
 or shorter an epoch of the others takes is read from docs/benchmarks.json (`make bench`, with Keras). The accuracies
 are those of docs/comparison.json and docs/fast.json, reports of `compare`, and of the Keras runs in
 docs/reproduction.json (`python -m benchmarks.reproduction`).
@@ -27,13 +27,13 @@ def read(name: str) -> dict[str, Any]:
 
 
 def lengths_of_epochs(network: str) -> dict[str, float]:
-    """The time of an epoch of each contender, in epochs of `fit` with the published recipe."""
+    """The time of an epoch of each contender, in epochs of `fit` with the default recipe."""
     ratios = read("benchmarks.json")["networks"].get(network, {})
     keras_ratio = f"epoch: fit / {KERAS_ONE_THREAD}"
     if keras_ratio not in ratios:
         raise SystemExit(f"{DOCS / 'benchmarks.json'} lacks figures of Keras.\n\n{__doc__}")
     return {
-        "published recipe": 1.0,
+        "default recipe": 1.0,
         "fast recipe": 1 / ratios[f"epoch: fit / {FAST}"]["ratio"],
         KERAS_PROGRAM: 1 / ratios[keras_ratio]["ratio"],
     }
@@ -41,7 +41,7 @@ def lengths_of_epochs(network: str) -> dict[str, float]:
 
 def draw() -> Figure:
     trained = read("reproduction.json")
-    reports = {"published recipe": read("comparison.json"), "fast recipe": read("fast.json")}
+    reports = {"default recipe": read("comparison.json"), "fast recipe": read("fast.json")}
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, (network, title) in zip(figure.subplots(1, 2), TITLES.items(), strict=True):
         an_epoch = lengths_of_epochs(network)
