@@ -13,7 +13,7 @@ def stop(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background of a script
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a script ignores it for what runs in the background
         signal.signal(signal.SIGINT, stop)  # until the imports, which take five seconds, have ended
     from src.cli.main import main
 

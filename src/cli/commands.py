@@ -60,11 +60,8 @@ def _export(given: Namespace, fit: LightningArgumentParser, words: list[str]) ->
 
     if given.ckpt_path is None:
         raise UserError(NAME_A_CHECKPOINT)
-    named = import_network(given.model) if given.model is not None else None
     checkpoint = Path(given.ckpt_path)
-    trained = TrainedNetwork(checkpoint)
-    if named not in (None, type(trained.network)):
-        raise UserError(f"{checkpoint} contains {type(trained.network).__name__}, not {given.model}.")
+    trained = TrainedNetwork(checkpoint, import_network(given.model) if given.model is not None else None)
     if given.data_dir is not None:
         trained.datamodule.data_dir = Path(given.data_dir)
     export(trained, Path(given.output) if given.output else run_folder(checkpoint))

@@ -5,6 +5,7 @@ command line and import modules.
 """
 
 import atexit
+import signal
 import sys
 import traceback
 from contextlib import nullcontext
@@ -27,7 +28,7 @@ from src.runs.folder import Run
 from src.runs.network import load_weights
 from src.system.errors import UserError
 from src.system.machine import speed_up_cpu
-from src.system.processes import StartingTogether, kill_launched_processes
+from src.system.processes import StartingTogether
 from src.training.callbacks import Progress, describe_result
 from src.training.stopping import Interrupted, interrupted_by_signals
 from src.training.trainer import as_list, run_logger, train, training_callbacks, with_own_plugins
@@ -54,7 +55,8 @@ class CLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        hidden = {"ckpt_path", "weights_only", "verbose", "return_predictions"}  # our own option, and decided here
+        # `add_default_arguments_to_parser` adds ckpt_path, and the methods below decide the others.
+        hidden = {"ckpt_path", "weights_only", "verbose", "return_predictions"}
         skipped = LightningCLI.subcommands()
         return {name: skipped[name] | hidden for name, command in COMMANDS.items() if command.run is None}
 
@@ -136,7 +138,9 @@ class CLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         # If this process ends with an error, the processes of the other devices would wait for it forever.
-        atexit.register(kill_launched_processes, self.trainer.strategy.launcher)
+        launcher: Any = self.trainer.strategy.launcher
+        if launcher is not None:
+            atexit.register(launcher.kill, getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has no SIGKILL
         if self.processes.size > 1:
             with self.processes.ending_together():  # Lightning would leave the other nodes waiting
                 if self.trainer.local_rank == 0:

@@ -130,7 +130,11 @@ def words_to_resume(run: Run, given: Namespace, words: list[str]) -> list[str]:
     Ends the program if the run is finished.
     """
     if run.is_finished:
-        print(f"{run.folder} is finished: {describe_result(run.results['model'], 'test', run.results['test'])}.")
+        try:
+            result = describe_result(run.results["model"], "test", run.results["test"])
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{run.folder / 'results.json'} is damaged, or another version wrote it.") from None
+        print(f"{run.folder} is finished: {result}.")
         raise SystemExit(0)
     trainer = run.config.get("trainer")
     if not isinstance(trainer, dict):

@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from src.data import MNISTDataModule
 from src.runs.checkpoints import SavedNetwork
-from src.runs.network import trusted_class_path
+from src.runs.network import trusted_network
 from src.system.errors import UserError
 
 # Settings that may differ from those of the training, because they do not change what a checkpoint predicts.
@@ -39,7 +39,7 @@ def saved_settings(ckpt_path: str, named: Namespace | None) -> dict[str, Any]:
             imported: a checkpoint must never cause an import.
     """
     saved = SavedNetwork.read(ckpt_path)
-    class_path = trusted_class_path(saved, named.class_path if named else None)
+    class_path, _ = trusted_network(saved, named.class_path if named else None)
     data = dict(MNISTDataModule().hparams) | saved.data_arguments  # an older checkpoint lacks newer settings
     return {
         "model": {"class_path": class_path, "init_args": saved.arguments},

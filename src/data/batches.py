@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from src.data.distortion import Distortion
+from src.system.errors import UserError
 
 
 class RawBatch(NamedTuple):
@@ -62,7 +63,7 @@ class GlobalBatches:
 
     def state_dict(self) -> dict[str, int]:
         """Return the position in the epoch. Lightning saves it in the checkpoint."""
-        return {"epoch": self.epoch, "position": self.position}
+        return {"epoch": self.epoch, "position": self.position, "batch_size": self.batch_size}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Start the next iteration at the saved position, if it is in the same epoch."""
@@ -82,7 +83,14 @@ class GlobalBatches:
             drawn = random.integers(-self.max_shift, self.max_shift, (n_images, 2), endpoint=True)
             shifts_N2 = torch.from_numpy(drawn).to(device)
         restored, self.restored = self.restored, None
-        first = restored["position"] if restored and restored["epoch"] == self.epoch else 0
+        first = 0
+        if restored and restored["epoch"] == self.epoch and restored["position"]:
+            first, size = restored["position"], restored.get("batch_size", self.batch_size)  # older checkpoints lack it
+            if size != self.batch_size:
+                raise UserError(
+                    f"The checkpoint was saved inside an epoch of batches of {size} images, so batch_size cannot be "
+                    f"{self.batch_size}. Use its batch size, or a checkpoint from the end of an epoch."
+                )
         for number in range(first, len(self)):
             self.position = (number + 1) % len(self)
             start = number * self.batch_size

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from lightning.pytorch.cli import instantiate_module
+from jsonargparse import ArgumentParser
 from torch import Tensor
 
 from src.data import MNISTDataModule
 from src.models import Classifier
 from src.runs.checkpoints import SavedNetwork
-from src.runs.trust import imported_module, no_imports, refuse_foreign_arguments
+from src.runs.trust import foreign_argument, imported_module, no_imports
 from src.system.errors import UserError, reason
 
 BATCH = 128  # images at once; in larger batches, CNN takes nearly twice the time on the CPU
@@ -22,20 +22,22 @@ class TrainedNetwork:
 
     Args:
         path: A checkpoint.
+        named: The class of its network, if the user named one with ``--model``.
 
     Raises:
         UserError: The file cannot be used, or its network belongs to a module that is not imported.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, named: str | None = None) -> None:
         saved = SavedNetwork.read(path)
-        class_path = trusted_class_path(saved)
-        network = imported_network(class_path)
-        assert network is not None  # `trusted_class_path` checks it
+        class_path, network = trusted_network(saved, named)
+        parser = ArgumentParser(exit_on_error=False)
         try:
             self.datamodule = MNISTDataModule(**saved.data_arguments)
-            with no_imports():
-                self.network: Classifier = instantiate_module(network, saved.arguments)
+            parser.add_class_arguments(network, "network", fail_untyped=False)
+            with no_imports():  # not while the network is built: its own code may import something
+                config = parser.parse_object({"network": saved.arguments})
+            self.network: Classifier = parser.instantiate(config).network
         except Exception as error:  # the class may have changed, or raise anything
             raise UserError(f"{path} does not fit the current {class_path}: {reason(error)}") from None
         load_weights(self.network, saved)
@@ -62,8 +64,8 @@ def load_weights(network: Classifier, saved: SavedNetwork) -> None:
         raise UserError(f"{saved.path} does not fit the current {name}: {reason(error)}") from None
 
 
-def trusted_class_path(saved: SavedNetwork, named: str | None = None) -> str:
-    """The class of a saved network, if its module is imported already: a checkpoint must never cause an import.
+def trusted_network(saved: SavedNetwork, named: str | None) -> tuple[str, type[Classifier]]:
+    """The class of a saved network and its name, if its module is imported: a checkpoint must never cause an import.
 
     If the user named a class with ``--model``, it must be the same.
 
@@ -73,15 +75,19 @@ def trusted_class_path(saved: SavedNetwork, named: str | None = None) -> str:
     """
     class_path = saved.class_path or named
     if class_path is None:
-        raise UserError(f"{saved.path} does not name its network. Name it with --model.")
+        raise UserError(f"{saved.path} does not name its network. A command with one checkpoint takes it with --model.")
     network = imported_network(class_path)
     if named and imported_network(named) is not network:
         short, named = (path.rpartition(".")[2] for path in (class_path, named))
         raise UserError(f"{saved.path} contains {short}, not {named}.")
     if network is None:
         raise UserError(f"{saved.path} contains {class_path}. If you trust that module, add: --model {class_path}")
-    refuse_foreign_arguments(saved.path, saved.arguments)
-    return class_path
+    if argument := foreign_argument(saved.arguments):
+        raise UserError(
+            f"{saved.path} was made with {argument}, which is not an imported torch module. "
+            "If you trust it, import it in the module of your network."
+        )
+    return class_path, network
 
 
 def imported_network(class_path: str) -> type[Classifier] | None:
@@ -90,13 +96,14 @@ def imported_network(class_path: str) -> type[Classifier] | None:
     return found if found is not None and issubclass(found, Classifier) else None
 
 
-def import_network(class_path: str) -> type[Classifier]:
-    """Import a network class that the user named. Raises a `UserError` if there is none."""
+def import_network(class_path: str) -> str:
+    """Import a network class that the user named, and return its full name. Raises a `UserError` if there is none."""
+    if "." not in class_path:
+        class_path = f"src.models.{class_path}"
     try:
         importlib.import_module(class_path.rpartition(".")[0])
     except Exception as error:  # the module may raise anything
         raise UserError(f"{class_path} is not a network: {reason(error)}") from None
-    network = imported_network(class_path)
-    if network is None:
+    if imported_network(class_path) is None:
         raise UserError(f"{class_path} is not a network: name a subclass of src.models.Classifier as module.Class.")
-    return network
+    return class_path

@@ -3,12 +3,14 @@
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import yaml
+from jsonargparse import set_parsing_settings
 from torch import nn
 
 from src.runs.folder import Run
@@ -27,13 +29,14 @@ LIGHTNING = {
         "OnExceptionCheckpoint",
         "RichModelSummary",
         "RichProgressBar",
-        "Timer",
         "TQDMProgressBar",
     ),
     "loggers": ("CSVLogger", "TensorBoardLogger"),
     "profilers": ("AdvancedProfiler", "SimpleProfiler"),
 }
 TRUSTED = {f"lightning.pytorch.{module}.{name}" for module, names in LIGHTNING.items() for name in names}
+# No setting names a class or function of the standard library: it could run a program or delete files.
+set_parsing_settings(import_path_denylist=[*sys.stdlib_module_names])
 DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
@@ -50,24 +53,13 @@ def refuse_foreign_code(run: Run, given: dict[str, Any]) -> None:
     Raises:
         UserError: The config names something else.
     """
+    model = run.config.get("model")
+    network = model.get("class_path") if isinstance(model, dict) else model
     for name in _importable({key: value for key, value in run.config.items() if key in ("model", "trainer")}):
         full = {name} | {trusted for trusted in TRUSTED if trusted.endswith(f".{name}")}
         if not (full & (TRUSTED | set(_importable(given))) or imported_module(name)):
-            option = f"--model {name}" if name == _class_path(run.config.get("model")) else "the --config that names it"
+            option = f"--model {name}" if name == network else "the --config that names it"
             raise UserError(f"{run.config_file} names {name}, which would be imported. If you trust it, add {option}.")
-
-
-def refuse_foreign_arguments(path: Path, arguments: dict[str, Any]) -> None:
-    """Check the names in the arguments of a saved network before the parser imports them.
-
-    Raises:
-        UserError: One of the arguments is a `foreign_argument`.
-    """
-    if name := foreign_argument(arguments):
-        raise UserError(
-            f"{path} was made with {name}, which is not an imported torch module. "
-            "If you trust it, import it in the module of your network."
-        )
 
 
 def foreign_argument(arguments: dict[str, Any]) -> str | None:
@@ -115,10 +107,6 @@ def no_imports() -> Iterator[None]:
         sys.meta_path.remove(finder)
 
 
-def _class_path(model: Any) -> Any:
-    return model.get("class_path") if isinstance(model, dict) else model
-
-
 def _importable(value: Any, key: str = "") -> Iterator[str]:
     """Every string, at any depth, that the parser may import: class paths, and dotted names, except paths of files."""
     if isinstance(value, dict):
@@ -128,6 +116,9 @@ def _importable(value: Any, key: str = "") -> Iterator[str]:
         for inner in value:
             yield from _importable(inner, key)
     elif isinstance(value, str | Path):
+        with suppress(yaml.YAMLError, ValueError):  # the parser reads a string as YAML or JSON
+            if isinstance(nested := yaml.safe_load(str(value)), dict | list):
+                yield from _importable(nested, key)
         is_file = key in ("config", "ckpt_path", "resume", "data_dir", "default_root_dir", "dirpath", "save_dir")
         if not is_file and (key == "class_path" or DOTTED_NAME.fullmatch(str(value))):
             yield str(value)

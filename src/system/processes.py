@@ -188,9 +188,3 @@ def pick_by_rank(values: list[T]) -> list[T]:
     if not dist.is_initialized():
         return values
     return values[dist.get_rank() :: dist.get_world_size()]
-
-
-def kill_launched_processes(launcher: Any) -> None:
-    """Kill the processes of the other devices that Lightning's launcher has started from this one, if any."""
-    for process in getattr(launcher, "procs", []):
-        process.kill()

@@ -114,7 +114,7 @@ class RunSummary(Callback):
             "train_seconds": round(seconds, 3),
             "machine": describe_machine(pl_module.device, trainer.world_size),
         }
-        if stopped_early:  # HPARAMS lists each scalar
+        if stopped_early:  # only then: HPARAMS has a column for each scalar of any run
             trainer.logger.writer("test").add_scalar("details/stopped_early_after_step", trainer.global_step, epochs)
         run = Path(trainer.logger.log_dir)
         for metric in ("accuracy", "loss"):

@@ -3,12 +3,14 @@
 import json
 import shutil
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from tests.conftest import SHORT, RunCLI, train
 
@@ -117,6 +119,7 @@ def plant(folder: Path, **settings: Any) -> Path:
         },
         {"trainer__callbacks": [{"class_path": "LambdaCallback", "init_args": {"setup": "stranger.function"}}]},
         {"trainer__callbacks": [{"class_path": "lightning.pytorch.callbacks.LambdaCallback", "init_args": {}}]},
+        {"trainer__callbacks": '[{"class_path": "LambdaCallback", "init_args": {"setup": "stranger.function"}}]'},
         {"trainer__logger": {"class_path": "stranger.Logger"}},
         {"trainer__plugins": ["stranger.Plugin"]},
         {"trainer__profiler": {"class_path": "stranger.Profiler"}},
@@ -164,13 +167,13 @@ def test_a_config_without_a_trainer_is_not_resumed(cli: RunCLI, run: Path) -> No
 
 def test_a_tag_in_a_config_makes_no_object(cli: RunCLI, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text(
-        f"model: LeNet5\nseed_everything: !!python/object/apply:pathlib.Path.touch [{tmp_path / 'ran'}]\n"
-    )
+    config.write_text(f"model: LeNet5\nseed_everything: !!python/object/apply:os.mkdir [{tmp_path / 'ran'}]\n")
     outcome = cli("fit", f"--config={config}")
     assert outcome.code == 2
     assert "Traceback" not in outcome.err
     assert not (tmp_path / "ran").exists()
+    yaml.unsafe_load(config.read_text())
+    assert (tmp_path / "ran").exists()  # so the tag was a real threat
 
 
 def test_a_checkpoint_of_a_newer_version_is_refused(cli: RunCLI, run: Path) -> None:
@@ -180,20 +183,27 @@ def test_a_checkpoint_of_a_newer_version_is_refused(cli: RunCLI, run: Path) -> N
     assert f"{checkpoint} was written by lightning 99.1.0, newer than" in outcome.err
 
 
-@pytest.mark.parametrize("argument", ["activation", "layer"])
+HIDDEN: list[Any] = [
+    "stranger.Net",
+    " stranger.Net",
+    {"class_path": "stranger.Net"},
+    '{"class_path": "stranger.Net"}',
+    "class_path: stranger.Net",
+    "{folder}/layer.yaml",
+    {"class_path": "torch.nn.Sequential", "init_args": {"args": ["stranger.Net"]}},
+    "this.Net",  # a module of the standard library, which prints a poem
+    '{"class_path": "this.Net"}',
+    '{"class_path": "torchvision.models.resnet18"}',  # a function that is imported already
+]
+
+
 @pytest.mark.parametrize(
-    "hidden",
+    ("command", "argument", "hidden"),
     [
-        "stranger.Net",
-        " stranger.Net",
-        {"class_path": "stranger.Net"},
-        '{"class_path": "stranger.Net"}',
-        "class_path: stranger.Net",
-        "{folder}/layer.yaml",
-        {"class_path": "torch.nn.Sequential", "init_args": {"args": ["stranger.Net"]}},
+        *product(("test", "export", "--resume"), ("activation", "layer"), HIDDEN),
+        *product(("fit", "predict --also"), ("activation",), HIDDEN[:1]),  # they read it as test and export do
     ],
 )
-@pytest.mark.parametrize("command", ["fit", "test", "predict --also", "export", "--resume"])
 def test_no_argument_of_a_network_is_imported(
     cli: RunCLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: Path, command: str, argument: str, hidden: Any
 ) -> None:
@@ -201,6 +211,13 @@ def test_no_argument_of_a_network_is_imported(
     code = f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom torch import nn\nclass Net(nn.ReLU): pass\n"
     (tmp_path / "stranger.py").write_text(code)
     (tmp_path / "layer.yaml").write_text("class_path: stranger.Net\n")
+
+    def called() -> nn.Module:
+        (tmp_path / "ran").touch()
+        return nn.Linear(16, 10)
+
+    monkeypatch.setattr("torchvision.models.resnet18", called)
+    monkeypatch.delitem(sys.modules, "this", raising=False)
     value = hidden.format(folder=tmp_path) if isinstance(hidden, str) and "{f" in hidden else hidden
     run = Path(shutil.copytree(parts, tmp_path / "lightning_logs" / "withparts" / "version_0"))
     saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["hyper_parameters"]
@@ -212,8 +229,25 @@ def test_no_argument_of_a_network_is_imported(
         first = f"--ckpt_path={parts / 'checkpoints' / 'last.ckpt'} --also=" if "also" in command else "--ckpt_path="
         outcome = cli(command.split()[0], *f"{first}{checkpoint}".split())
     assert outcome.code in (1, 2) and "Traceback" not in outcome.err and len(outcome.err.splitlines()) <= 3
-    assert "stranger" not in sys.modules
+    assert "stranger" not in sys.modules and "this" not in sys.modules
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("named", ["stranger.Net", "{folder}/layer.yaml"])
+def test_a_class_that_the_user_names_is_imported(
+    cli: RunCLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    """So the names above are a real threat."""
+    monkeypatch.syspath_prepend(tmp_path)
+    code = f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom torch import nn\nclass Net(nn.Linear): pass\n"
+    (tmp_path / "stranger.py").write_text(code)
+    (tmp_path / "layer.yaml").write_text("class_path: stranger.Net\ninit_args: {in_features: 16, out_features: 10}\n")
+    try:
+        option = "activation" if named == "stranger.Net" else "layer"
+        cli("fit", "--model=tests.tiny.WithParts", f"--model.{option}={named.format(folder=tmp_path)}", *SHORT)
+        assert (tmp_path / "ran").exists()
+    finally:
+        sys.modules.pop("stranger", None)
 
 
 @pytest.fixture(scope="module")

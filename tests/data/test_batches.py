@@ -10,6 +10,7 @@ from scipy import stats
 
 from src.data import GlobalBatches, RawBatch
 from src.data.distortion import Distortion
+from src.system.errors import UserError
 
 
 def batches(images: int, batch_size: int, **kwargs) -> GlobalBatches:
@@ -110,6 +111,19 @@ def test_position_in_an_epoch_is_kept() -> None:
         third.load_state_dict(first.state_dict())
         assert take(third, 1, 13) == expected[1]  # as when a limit of batches ends epoch 0 there
     assert take(whole, 1, 2) == take(whole, 1, 2)  # a validation that stops early starts again at the first batch
+
+
+def test_a_position_in_batches_of_another_size_is_refused() -> None:
+    loader = batches(100, 8, seed=1)
+    for position in (3, 13):
+        list(islice(loader, position))
+        other = batches(100, 4, seed=1)
+        other.load_state_dict(loader.state_dict())
+        if position == 3:
+            with pytest.raises(UserError, match=r"inside an epoch of batches of 8 images, so batch_size cannot be 4\."):
+                list(other)
+        else:  # the epoch has ended
+            assert len(list(other)) == 25
 
 
 def test_weighted_losses_average_to_the_mean_over_the_global_batch() -> None:

@@ -7,6 +7,7 @@ import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -39,6 +40,30 @@ def printed_text(checkpoint: Path) -> str:
             main(["export", "--ckpt_path", str(checkpoint)])
     assert ended.value.code == 0
     return printed.getvalue()
+
+
+class Importing(Tiny):
+    def __init__(self, **kwargs: Any) -> None:
+        import imported_late  # noqa: F401
+
+        super().__init__(**kwargs)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_network_may_import_what_it_needs(
+    cli: RunCLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    """Also from a checkpoint of another program, which does not name the class."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "imported_late.py").touch()
+    class_path = f"{__name__}.Importing"
+    content: dict[str, Any] = {"state_dict": Importing().state_dict()}
+    monkeypatch.delitem(sys.modules, "imported_late")
+    arguments = {} if named else {"hyper_parameters": {"_class_path": class_path}}
+    CheckedCheckpointIO().save_checkpoint(content | arguments, tmp_path / "it.ckpt")
+    outcome = cli("export", f"--ckpt_path={tmp_path / 'it.ckpt'}", *([f"--model={class_path}"] if named else []))
+    assert outcome.code == 0, outcome.err
+    assert (tmp_path / "model.onnx").exists()
 
 
 @pytest.mark.parametrize("size", [1, 7, 500])
@@ -119,8 +144,9 @@ class DataDependent(Tiny):
         ("--ckpt_path {tmp}/text.ckpt", "empty or damaged"),
         ("--ckpt_path {tmp}/other.ckpt", "does not name its network"),
         ("--ckpt_path {tmp}/data_dependent.ckpt", r"DataDependent can't be exported: \w+: "),
-        ("--ckpt_path {checkpoint} --model CNN", "CNN is not a network"),
-        ("--ckpt_path {checkpoint} --model src.models.CNN", "contains LeNet5, not src.models.CNN"),
+        ("--ckpt_path {checkpoint} --model CNN", "contains LeNet5, not CNN"),
+        ("--ckpt_path {checkpoint} --model Missing", "Missing is not a network: name a subclass"),
+        ("--ckpt_path {checkpoint} --model src.models.CNN", "contains LeNet5, not CNN"),
         ("--ckpt_path {checkpoint} --model no.such.Net", "no.such.Net is not a network"),
         ("--ckpt_path {checkpoint} --data_dir {tmp}/text.ckpt", "text.ckpt can't be used: .*--data.data_dir"),
         ("--ckpt_path {checkpoint} --output {tmp}/text.ckpt", "text.ckpt is not a folder"),

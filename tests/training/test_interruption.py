@@ -66,6 +66,10 @@ def test_stopped_five_times(cli: RunCLI, stop: Stop, model: str, settings: tuple
     again = cli("fit", f"--resume={folder}")
     assert again.code == 0
     assert f"{folder} is finished: {model}: test accuracy" in again.out
+    (folder / "results.json").write_text("{}")
+    damaged = cli("fit", f"--resume={folder}")
+    assert (damaged.code, damaged.err[:7]) == (1, "error: ")
+    assert f"{folder / 'results.json'} is damaged" in damaged.err
 
 
 def test_stopped_between_training_and_test(cli: RunCLI, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

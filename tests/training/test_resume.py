@@ -41,6 +41,9 @@ def test_resumed_inside_an_epoch(cli: RunCLI, model: str, steps: tuple[int, ...]
         resumed = cli(*settings, f"--ckpt_path={whole / 'checkpoints' / f'step={step}.ckpt'}").run
         assert_identical(whole / "checkpoints" / "step=15.ckpt", resumed / "checkpoints" / "step=15.ckpt")
         assert last_epoch(whole, 2) == last_epoch(resumed, 2)
+    other = cli(*settings, "--data.batch_size=16", f"--ckpt_path={whole / 'checkpoints' / f'step={steps[0]}.ckpt'}")
+    assert (other.code, other.out.count("lightning_logs")) == (1, 0)
+    assert "so batch_size cannot be 16. Use its batch size" in other.err
 
 
 @pytest.mark.slow
