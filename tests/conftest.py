@@ -20,6 +20,15 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # weights are compared bit for bit, on 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # scripts ignore it in processes in the background
 
 
+@pytest.fixture(autouse=True)
+def same_environment() -> Iterator[None]:
+    """Undo changes of environment variables: Lightning and `--resume auto` pass some on to other processes."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def mnist() -> Path:
     """The data folder of this checkout, with MNIST in it."""

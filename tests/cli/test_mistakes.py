@@ -28,14 +28,14 @@ def refused(cli: RunCLI, tmp_path: Path) -> Refused:
     """Run a command that must end with an error, and return its message."""
 
     def run(*args: str, lines: int = 3) -> str:
-        before = files(tmp_path)
+        before, runs = files(tmp_path), set(tmp_path.rglob("version_*"))
         outcome = cli(*args)
         assert outcome.code in (1, 2), outcome.err
         assert "Traceback" not in outcome.err
         message = "\n".join(line for line in outcome.err.splitlines() if line.startswith(("error: ", "See: ", "  ")))
         assert 0 < len(message.splitlines()) <= lines, outcome.err
         assert files(tmp_path) == before
-        assert list(tmp_path.rglob("version_1")) == []
+        assert set(tmp_path.rglob("version_*")) == runs  # no empty folder either
         return message
 
     return run
@@ -256,6 +256,15 @@ def test_an_option_overrides_a_config_after_it(cli: RunCLI, refused: Refused, tm
     settings = yaml.safe_load(cli("fit", *words, "--print_config").out)
     assert (settings["trainer"]["max_epochs"], settings["resume"]) == (3, "no/run")
     assert "no/run is not a run" in refused("fit", *words)  # and no new run is started
+
+
+def test_a_second_config_overrides_the_first(cli: RunCLI, tmp_path: Path) -> None:
+    for epochs in (7, 5):
+        (tmp_path / f"{epochs}.yaml").write_text(f"trainer: {{max_epochs: {epochs}}}\n")
+    for first, second in ((7, 5), (5, 7)):
+        configs = [f"--config={tmp_path}/{epochs}.yaml" for epochs in (first, second)]
+        printed = yaml.safe_load(cli("fit", "--model=LeNet5", *configs, "--print_config").out)
+        assert printed["trainer"]["max_epochs"] == second
 
 
 def needs(package: str) -> Any:

@@ -1,7 +1,9 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from src.comparison.result import Comparison
 from src.models import CNN, LeNet5
@@ -10,24 +12,29 @@ from src.report.sections import cost
 from tests.comparison.made_up import answers, compared, network
 
 IMAGES = 2000
-RANDOM = np.random.default_rng(0)
-LABELS = RANDOM.integers(10, size=IMAGES)
+LABELS = np.random.default_rng(0).integers(10, size=IMAGES)
 
 
-@pytest.fixture(scope="session")
+def runs_with(errors: Sequence[int], seed: int) -> list[NDArray[np.float32]]:
+    """The answers of runs with so many errors each."""
+    random = np.random.default_rng(seed)
+    return [answers(LABELS, n_errors, random) for n_errors in errors]
+
+
+@pytest.fixture(scope="package")
 def comparison() -> Comparison:
     """LeNet5 with three runs and CNN with two."""
     settings = {"data.val_size": 0}
     accuracy = (0.5, 0.99, 0.98, 0.985, 0.97, 0.975, 0.98)
     return compared(
         [
-            network(name, trained, LABELS, [answers(LABELS, n, RANDOM) for n in errors], settings, accuracy)
-            for name, trained, errors in (("LeNet5", LeNet5(), (40, 48, 44)), ("CNN", CNN(), (30, 36)))
+            network("LeNet5", LeNet5(), LABELS, runs_with((40, 48, 44), seed=1), settings, accuracy),
+            network("CNN", CNN(), LABELS, runs_with((30, 36), seed=2), settings, accuracy),
         ]
     )
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def timings_in_no_time() -> Any:
     """Times of one microsecond for all networks: to measure them takes seconds, and they are not checked here."""
     known = {"median": 1.0, "low": 1.0, "high": 1.0}
@@ -37,6 +44,6 @@ def timings_in_no_time() -> Any:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def report(comparison: Comparison) -> dict[str, Any]:
     return collect_numbers(comparison)

@@ -12,12 +12,12 @@ from src.comparison.statistics import BETTER
 from src.models import CNN
 from src.report.report import collect_numbers, summarise, write_report
 from src.report.sections import SECTIONS
-from tests.comparison.made_up import answers, compared, network
-from tests.report.conftest import LABELS, RANDOM
+from tests.comparison.made_up import compared, network
+from tests.report.conftest import LABELS, runs_with
 
 
 def test_three_networks_get_a_ranking_three_verdicts_and_all_pictures(comparison: Comparison, tmp_path: Path) -> None:
-    third = network("Third", CNN(), LABELS, [answers(LABELS, n, RANDOM) for n in (90, 91)])
+    third = network("Third", CNN(), LABELS, runs_with((90, 91), seed=3))
     comparison = compared([*comparison.networks, third], folder=tmp_path)
     report = collect_numbers(comparison)
     verdicts = {(pair["a"], pair["b"]): pair["verdict"] for pair in report["pairs"]}
@@ -37,18 +37,23 @@ def test_three_networks_get_a_ranking_three_verdicts_and_all_pictures(comparison
     assert text.index(report["ranking"]) < min(text.index(pair["words"][0]) for pair in report["pairs"])
 
 
+def draw_only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """The other figures are empty, because each takes a tenth of a second."""
+    for section in SECTIONS.values():
+        figures = {name: draw if name in names else empty for name, draw in section.figures().items()}
+        monkeypatch.setattr(section, "figures", lambda figures=figures: figures)
+
+
 def test_ranking_picture_and_table_of_five_networks_are_the_first_that_one_sees(
     browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for section in SECTIONS.values():
-        figures = {name: draw if name == "errors" else empty for name, draw in section.figures().items()}
-        monkeypatch.setattr(section, "figures", lambda figures=figures: figures)
+    draw_only(monkeypatch, "errors")
     monkeypatch.setattr(statistics, "smallest_difference", lambda *args: 20.0)
     monkeypatch.setattr(statistics, "runs_needed", lambda *args: 30)
     sizes = {"LeNet5": (40, 48, 44), "CNN": (30, 36, 31), "MyNet": (80, 91, 95), "CNN (lr 0.002)": (33, 34, 39)}
     networks = [
-        network(name, CNN(), LABELS, [answers(LABELS, n, RANDOM) for n in errors])
-        for name, errors in (sizes | {"LeNet5 (batch_size 64, lr 0.002)": (41, 50, 60)}).items()
+        network(name, CNN(), LABELS, runs_with(errors, seed))
+        for seed, (name, errors) in enumerate((sizes | {"LeNet5 (batch_size 64, lr 0.002)": (41, 50, 60)}).items())
     ]
     for run in (run for one in networks for run in one.runs):
         run.results.update(parameters=1_199_882, train_seconds=602.0)
@@ -101,11 +106,14 @@ def test_each_section_has_its_own_names(comparison: Comparison) -> None:
 
 
 @pytest.mark.parametrize("validated", [(), (2, 4)])
-def test_runs_without_validation_in_all_epochs(tmp_path: Path, validated: tuple[int, ...]) -> None:
+def test_runs_without_validation_in_all_epochs(
+    tmp_path: Path, validated: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_only(monkeypatch, "accuracy", "loss")
     settings = {"data.val_size": 0}
     networks = [
-        network(name, CNN(), LABELS, [answers(LABELS, n, RANDOM) for n in (40, 44)], settings, (0.5, 0.9, 0.95, 0.98))
-        for name in ("One", "Other")
+        network(name, CNN(), LABELS, runs_with((40, 44), seed), settings, (0.5, 0.9, 0.95, 0.98))
+        for seed, name in enumerate(("One", "Other"))
     ]
     for run in networks[0].runs:
         for curves in run.results["curves"].values():

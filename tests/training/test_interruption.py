@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from src.models import Classifier
 from src.runs.checkpoints import load_checkpoint
 from src.runs.folder import Run
+from src.training import stopping
 from src.training.stopping import Stopping
 from tests.conftest import CURVES_ALONE, RunCLI
 from tests.forks import Fork
@@ -112,6 +115,56 @@ def test_saves_inside_an_epoch_where_asked_to(cli: RunCLI, monkeypatch: pytest.M
     monkeypatch.setattr(Trainer, "save_checkpoint", record)
     assert cli("fit", "--model=LeNet5", *SHORT, "--save_every_n_steps=3").code == 0
     assert saved == [3, 6, 8, 9, 12, 15, 16]
+
+
+def test_saves_inside_an_epoch_by_the_clock(cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes 25 seconds, on a clock of its own."""
+    saved: list[int] = []
+    now = 0.0
+    save: Any = Trainer.save_checkpoint
+
+    def record(self: Trainer, path: Path, *args: Any, **kwargs: Any) -> None:
+        saved.append(self.global_step)
+        save(self, path, *args, **kwargs)
+
+    def on_train_batch_start(self: Stopping, trainer: Trainer, *args: Any) -> None:
+        nonlocal now
+        now = 25.0 * (trainer.global_step + 1)
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", record)
+    monkeypatch.setattr(stopping, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(Stopping, "on_train_batch_start", on_train_batch_start)
+    assert cli("fit", "--model=LeNet5", *SHORT, "--save_every_n_minutes=1").code == 0
+    assert saved == [3, 6, 8, 9, 12, 15, 16]  # 8 and 16: the epochs end
+
+
+def test_a_closed_terminal_stops_a_training_but_not_under_nohup(cli: RunCLI, stop: Stop) -> None:
+    stop(3, signal.SIGHUP)
+    stopped = cli("fit", "--model=tests.tiny.Tiny", *SHORT)
+    assert stopped.code == 129 and "after step 3. Go on with" in stopped.err
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert cli("fit", "--model=tests.tiny.Tiny", *SHORT).code == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_without_checkpoints_nothing_is_saved_and_a_line_says_so(cli: RunCLI, stop: Stop) -> None:
+    stop(3, signal.SIGINT)
+    outcome = cli("fit", "--model=tests.tiny.Tiny", *SHORT, "--trainer.enable_checkpointing=false")
+    assert outcome.code == 130
+    assert "after step 3. Nothing was saved." in outcome.err
+
+
+def test_auto_takes_the_newest_of_several_runs(cli: RunCLI, stop: Stop, tmp_path: Path) -> None:
+    command = ("fit", "--model=tests.tiny.Tiny", *SHORT)
+    stop(3, signal.SIGTERM)
+    assert cli(*command).code == 143
+    runs = tmp_path / "lightning_logs" / "tiny"
+    for number in (2, 10):
+        shutil.copytree(runs / "version_0", runs / f"version_{number}")
+    stop(-1, signal.SIGTERM)
+    assert cli(*command, "--resume=auto").run == runs / "version_10"
 
 
 def test_other_settings_are_refused(cli: RunCLI, stop: Stop) -> None:

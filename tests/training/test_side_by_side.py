@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from src.comparison import trainings
-from src.comparison.trainings import Trainings
+from src.comparison.trainings import Trainings, fix_number
 from src.runs.folder import Run
 from src.runs.recipe import recipe
 from src.system.errors import UserError
@@ -76,16 +76,28 @@ def test_each_of_several_has_a_gpu_in_turn(monkeypatch: pytest.MonkeyPatch) -> N
     assert "CUDA_VISIBLE_DEVICES" not in environment(0, 4)
 
 
-def test_two_run_at_a_time_and_their_lines_are_named(scripts: None, capfd: pytest.CaptureFixture[str]) -> None:
-    script = "import time; print('at work', flush=True); time.sleep(0.7); print(time.time())"
-    started = time.monotonic()
-    assert run_side_by_side([Job(f"job {number}", [script]) for number in range(4)], 2, "") == []
-    assert time.monotonic() - started > 1.4  # two after the other two
-    lines = capfd.readouterr().out.splitlines()
-    assert sorted(line for line in lines if "at work" in line) == [f"job {number}: at work" for number in range(4)]
-    ends = [float(line.partition(": ")[2]) for line in lines if "at work" not in line]
-    assert len(ends) == 4
-    assert max(ends[:2]) - min(ends[:2]) < 0.6 < max(ends) - min(ends)
+# Says how many are at work, and waits for the start of a neighbour.
+AT_WORK = """
+import pathlib, time
+folder, number = pathlib.Path({folder!r}), {number}
+(folder / f"started{{number}}").touch()
+print("at work:", len(list(folder.glob("started*"))) - len(list(folder.glob("ended*"))), flush=True)
+deadline = time.monotonic() + 30
+while not (folder / f"started{{number ^ 1}}").exists():
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+(folder / f"ended{{number}}").touch()
+"""
+
+
+def test_two_run_at_a_time_and_their_lines_are_named(
+    scripts: None, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    jobs = [Job(f"job {number}", [AT_WORK.format(folder=str(tmp_path), number=number)]) for number in range(4)]
+    assert run_side_by_side(jobs, 2, "") == []
+    lines = [line for line in capfd.readouterr().out.splitlines() if "at work" in line]
+    assert sorted(line.partition(": at work: ")[0] for line in lines) == [f"job {number}" for number in range(4)]
+    assert {line[-1] for line in lines} <= {"1", "2"}
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -187,6 +199,16 @@ def test_a_job_waits_for_the_lock_of_another_process(scripts: None, tmp_path: Pa
     assert len(asked) == 1
 
 
+def test_a_job_waits_while_a_process_without_the_lock_does_it(
+    scripts: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    taken = iter([True, True, False])
+    script = f"open({str(tmp_path / 'made')!r}, 'w')"
+    assert run_side_by_side([Job("it", [script], lock=tmp_path / "lock", is_taken=lambda: next(taken))], 1, "") == []
+    assert (tmp_path / "made").exists() and next(taken, None) is None
+    assert "Other processes work on: it. Waiting for them." in capfd.readouterr().out
+
+
 HOLD = """
 import time
 from filelock import FileLock
@@ -213,12 +235,13 @@ def test_two_comparisons_at_once_train_each_run_once(mnist: Path, tmp_path: Path
     comparisons = [
         Fork(tmp_path, *words, f"--output={tmp_path}/{name}", function=compare_without_tests) for name in "ab"
     ]
-    said = [comparison.wait().out for comparison in comparisons]
+    outcomes = [comparison.wait() for comparison in comparisons]
+    assert all(one.code == 1 and one.err.endswith("error: all are trained\n") for one in outcomes), outcomes
     for width in (0, 16):
         runs = results(tmp_path / f"width{width}")
         assert [run["seed"] for run in runs] == [0]
         assert len(list((tmp_path / f"width{width}").rglob("config.yaml"))) == 1
-    announced = re.findall(r"^Run (\d) of 2:", "".join(said), re.MULTILINE)
+    announced = re.findall(r"^Run (\d) of 2:", "".join(one.out for one in outcomes), re.MULTILINE)
     assert sorted(announced) == list("12")
 
 
@@ -256,6 +279,20 @@ def test_a_run_that_a_process_trains_is_taken(lenet5_run: Path) -> None:
     with run.locked():
         assert planned.is_training(0)
         assert not planned.is_training(1)
+
+
+def test_a_changed_number_of_seeds_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "plan.json"
+
+    def said(seeds: int) -> str:
+        return fix_number([Trainings("mine.yaml", "Mine", {}, tmp_path / "runs", seeds)], path)
+
+    first = said(2)
+    assert first.endswith("when none were finished.") and said(2) == first
+    assert said(5).startswith(f"{first} The number of runs was fixed at 5 of each on ")
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"plan\.json is damaged\. Delete it"):
+        said(5)
 
 
 def test_trainings_without_results_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def test_values_are_read_from_the_device_once_in_20_steps(
         "fit", "--model=LeNet5", *short, "--trainer.limit_test_batches=1", "--data.batch_size=8", CURVES_ALONE, *options
     )
     assert outcome.code == 0, outcome.err
-    assert {number for number, n_reads in reads.items() if 1 < number < 60 and n_reads} <= {20, 21, 40, 41}
+    found = {number for number, n_reads in reads.items() if 1 < number < 60 and n_reads}
+    assert {21, 41} <= found <= {20, 21, 40, 41}  # in 21 and 41, the loss of the last 20 steps is checked
 
 
 def test_fit_adds_at_most_24_operators_to_a_bare_step(cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,4 +80,5 @@ def test_fit_adds_at_most_24_operators_to_a_bare_step(cli: RunCLI, monkeypatch: 
         F.cross_entropy(network(x_NCHW), labels_N).backward()
         optimizer.step()
     of_loop.__exit__(None, None, None)
+    assert of_fit.count > of_loop.count > 0
     assert of_fit.count / 20 <= of_loop.count / 20 + 24
