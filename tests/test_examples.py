@@ -20,6 +20,7 @@ def test_the_notebook_trains_and_shows_curves_errors_and_a_prediction(
     training.source = training.source.replace(
         'TensorBoardLogger("lightning_logs"', 'TensorBoardLogger(os.environ["LOGS"]'
     ).replace("max_epochs=2", "max_epochs=2, limit_train_batches=30, limit_val_batches=5")
+    assert 'os.environ["LOGS"]' in training.source and "limit_train_batches" in training.source
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(ROOT / "examples")}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     text = "".join(output.get("text", "") for output in outputs)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import inspect
 import re
 import subprocess
 import tomllib
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, RunCLI
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIREMENTS = [
@@ -150,6 +151,17 @@ def test_named_tests_exist(page: Path) -> None:
         assert start in tests, f"{page.name} names {name}"
 
 
+def test_named_options_exist(cli: RunCLI) -> None:
+    from src.cli.commands import COMMANDS
+    from src.models import Classifier
+
+    known = "".join(cli(name, "--help").out for name in COMMANDS)
+    known += "".join(f"--model.{name} " for name in inspect.signature(Classifier.__init__).parameters)
+    for page in PAGES:
+        for name in re.findall(r"--((?:data|model|tensorboard|trainer)\.\w+)", page.read_text()):
+            assert re.search(rf"--{re.escape(name)}\b", known), f"{page.name} names --{name}"
+
+
 def test_the_example_from_python_runs(mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With two batches of each kind."""
     page = (ROOT / "docs" / "architecture.md").read_text()
@@ -160,4 +172,5 @@ def test_the_example_from_python_runs(mnist: Path, tmp_path: Path, monkeypatch: 
     names: dict[str, Any] = {}
     exec(example.replace("max_epochs=1", f"max_epochs=1, {limits}"), names)
     assert names["trainer"].global_step == 2
-    assert 0 <= names["trainer"].callback_metrics["test_accuracy"] <= 1
+    tested = names["trainer"].callback_metrics["test_accuracy"]
+    assert names["trainer"].test(names["network"], names["data"])[0]["test_accuracy"] == pytest.approx(tested.item())

@@ -95,9 +95,9 @@ class MNISTDataModule(LightningDataModule):
             return
         if self.is_mnist:
             fetch_mnist(self.data_dir, self.splits)
-        elif "t10k" in self.splits:
-            self._read("t10k")
-        n_train = len(self._read("train")[1])
+            n_train = 60_000
+        else:
+            n_train, *_ = [len(self._read(split)[1]) for split in self.splits]
         if not 0 <= self.val_size < n_train:
             raise UserError(
                 f"val_size is {self.val_size}; it must be 0 … {n_train - 1:,} of the {n_train:,} training images."

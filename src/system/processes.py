@@ -61,7 +61,7 @@ class StartingTogether:
         """Publish an error that ends this process. The others raise it in `share`."""
         try:
             yield
-        except SharedError:
+        except (SharedError, SharedExit):
             raise
         except SystemExit as error:
             self._exchange({"error": "its command line is not valid", "code": error.code})
@@ -75,13 +75,13 @@ class StartingTogether:
 
         Raises:
             SharedError: Another process has ended with an error, did not start, or cannot be reached.
-            SystemExit: Another process has ended without an error.
+            SharedExit: Another process has ended without an error.
         """
         outcomes = self._exchange({"value": value})
         for rank, outcome in enumerate(outcomes):
             if "error" in outcome:
                 if outcome["code"] == 0:
-                    raise SystemExit(0)
+                    raise SharedExit(0)
                 raise SharedError(f"Process {rank} on {outcome['node']} has ended: {outcome['error']}")
         return [outcome["value"] for outcome in outcomes]
 
@@ -135,6 +135,10 @@ class StartingTogether:
 
 class SharedError(UserError):
     """An error that all processes know of."""
+
+
+class SharedExit(SystemExit):
+    """An end without an error that all processes know of."""
 
 
 def cluster_environment() -> ClusterEnvironment:

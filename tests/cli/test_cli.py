@@ -302,6 +302,8 @@ def files(tmp_path: Path, mnist: Path) -> dict[str, Path]:
         ("fit --model LeNet5 --model.lrr 3", "lrr"),
         ("fit --model LeNet5 --model.lr -1", "lr is -1.0; it must be positive"),
         ("fit --model LeNet5 --model.eps 0", "eps is 0.0"),
+        ("fit --model LeNet5 --model.betas [0.9,1.0]", "betas are .*0.9, 1.0.*below 1"),
+        ("fit --model LeNet5 --model.label_smoothing 1", "label_smoothing is 1.0; it must be"),
         ("fit --model LeNet5 --seed_everything -1", "--seed_everything is -1"),
         ("fit --model LeNet5 --seed_everything 4294967296", "--seed_everything is 4294967296"),
         ("fit --model LeNet5 --seed_everything true", "--seed_everything True is not valid: expected int"),

@@ -115,7 +115,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("offline")
 def test_nothing_is_downloaded_instead_of_another_set(copy: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="mistyped/t10k-images-idx3-ubyte is missing.*--data.data_dir itself"):
+    with pytest.raises(UserError, match="mistyped/train-images-idx3-ubyte is missing.*--data.data_dir itself"):
         MNISTDataModule(str(tmp_path / "mistyped"), classes=LETTERS).prepare_data()
     with pytest.raises(
         UserError, match="itself contains train-images-idx3-ubyte.*name its classes with --data.classes"
@@ -161,6 +161,7 @@ def test_predictions_have_the_names_of_the_classes(cli: RunCLI, letters: Path, l
         ("test --ckpt_path {mnist_run} --data.data_dir {letters} {classes}", "--data.classes .* contradicts .*None"),
         ("test --ckpt_path {old_run} --data.data_dir {letters} {classes}", "--data.classes .* contradicts .*None"),
         ("test --ckpt_path {letters_run} --data.data_dir {nothing}", "is missing"),
+        ("predict --ckpt_path {mnist_run} --also {letters_run}", "has other classes than"),
         ("compare {mnist_run} {letters_run}", "different data sets can't be compared: MNIST's digits, and A, B, C"),
     ],
 )

@@ -24,6 +24,7 @@ def test_200_images_of_each_digit(test_images: tuple[Tensor, Tensor]) -> None:
     chosen = choose_images(test_images[1])
     assert test_images[1][chosen].bincount().tolist() == [200] * 10
     assert len(chosen.unique()) == 2000
+    assert torch.equal(chosen, choose_images(test_images[1]))
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import torch
 from PIL import Image
 from torchvision.datasets import MNIST
 
+from src import plots
+from src.data.pictures import read_image
 from src.inference.predictions import printable
 from src.models import LeNet5
 from src.runs.checkpoints import load_checkpoint
@@ -72,7 +75,13 @@ def pictures(mnist: Path, tmp_path: Path) -> Path:
 
 
 def test_two_networks_answer_side_by_side_each_with_its_normalisation(
-    cli: RunCLI, lenet5_run: Path, tiny_run: Path, pictures: Path, tmp_path: Path, mnist: Path
+    cli: RunCLI,
+    lenet5_run: Path,
+    tiny_run: Path,
+    pictures: Path,
+    tmp_path: Path,
+    mnist: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one, other = (str(folder / "checkpoints" / "last.ckpt") for folder in (lenet5_run, tiny_run))
     x_NCHW = MNIST(mnist, train=False).data[:5].unsqueeze(1) / 255
@@ -85,6 +94,14 @@ def test_two_networks_answer_side_by_side_each_with_its_normalisation(
     # Pictures need no data folder.
     no_folder = f"--data.data_dir={pictures / '0.png'}"
     where = ["--data.images", str(pictures), no_folder, f"--contact_sheet={sheet}"]
+    drawn: list[plots.Tile] = []
+    draw = plots.digit_sheet
+
+    def record(tiles: list[plots.Tile], *args: Any, **kwargs: Any) -> Any:
+        drawn.extend(tiles)
+        return draw(tiles, *args, **kwargs)
+
+    monkeypatch.setattr(plots, "digit_sheet", record)
     outcome = cli("predict", f"--ckpt_path={one}", "--also", other, *where)
     assert outcome.code == 0, outcome.err
     rows = list(csv.DictReader((lenet5_run / "predictions.csv").open()))
@@ -101,6 +118,17 @@ def test_two_networks_answer_side_by_side_each_with_its_normalisation(
         (line,) = [line for line in outcome.out.splitlines() if line.startswith(row["file"])]
         assert re.findall(r"(?<= )\d(?!\S)", line) == cells
     assert Image.open(sheet).size[0] > 5 * 28
+    for number, (tile, row) in enumerate(zip(drawn, rows, strict=True)):
+        assert torch.equal(tile.image_HW, read_image(pictures / f"{number}.png"))
+        assert [answer for answer, _ in tile.answers] == [row[f"{name} digit"] for name in expected]
+
+
+def test_pictures_that_a_limit_leaves_out_are_named(cli: RunCLI, lenet5_run: Path, pictures: Path) -> None:
+    few = ("--data.batch_size=2", "--trainer.limit_predict_batches=1")
+    checkpoint = lenet5_run / "checkpoints" / "last.ckpt"
+    outcome = cli("predict", f"--ckpt_path={checkpoint}", "--data.images", str(pictures), *few)
+    assert (outcome.code, outcome.out.count("Omitted because of --trainer.limit_predict_batches.")) == (1, 3)
+    assert "3 of 5 could not be predicted" in outcome.err
 
 
 BAD_NAMES = [

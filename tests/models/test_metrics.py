@@ -112,3 +112,5 @@ def test_losses_are_summed_in_full_precision(cli: RunCLI, mnist: Path, precision
     exact = F.cross_entropy(logits_NK.double(), labels_N).item()
     told = json.loads((outcome.run / "results.json").read_text())["test"]["loss"]
     assert told == pytest.approx(exact, rel=1e-5 if precision == "64-true" else 0.005)
+    tested = cli("test", f"--ckpt_path={outcome.run / 'checkpoints' / 'last.ckpt'}", options[0])
+    assert f"loss {told:.4f}" in tested.out

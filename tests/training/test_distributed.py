@@ -162,3 +162,18 @@ def test_mistake_ends_all_processes_with_one_plain_answer(tmp_path: Path) -> Non
     assert output.count("error:") == 1 and "batch_size is 1; it must be at least 2, one per device" in output
     assert "Traceback" not in output
     assert list(tmp_path.rglob("version_*")) == []
+
+
+def test_a_training_of_two_devices_goes_on_on_one(tmp_path: Path, alone: Alone) -> None:
+    """From inside an epoch, in 64 bits: rounding differs."""
+    limits = [f"--trainer.limit_{name}_batches={n}" for name, n in (("train", 8), ("val", 2), ("test", 2))]
+    short = ("--trainer.max_epochs=2", "--data.batch_size=32", "--trainer.precision=64-true", *limits, CURVES_ALONE)
+    words = ("fit", "--model=tests.tiny.Tiny", "--model.width=16", *short)
+    whole = alone(*words)
+    saves = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=3"]
+    saves += ["--trainer.callbacks.save_top_k=-1", "--trainer.callbacks.filename={step}"]
+    run_forks(tmp_path / "two", 2, *words, *saves, f"--trainer.default_root_dir={tmp_path / 'two'}")
+    checkpoints = tmp_path / "two" / "lightning_logs" / "tiny" / "version_0" / "checkpoints"
+    resumed = alone(*words, f"--ckpt_path={checkpoints / 'step=3.ckpt'}")
+    for name in ("weights", "train_loss", "train_accuracy", "val_loss"):
+        assert resumed[name] == pytest.approx(whole[name], rel=1e-6), name

@@ -96,6 +96,10 @@ def test_slurm_signal_saves_and_resumes(nodes: list[Path]) -> None:
     assert (first.code, second.code) == (0, 0), first.err + second.err
     assert f"Resuming {RUN}" in first.out and Run(nodes[0] / RUN).is_finished
 
+    first, second = ends(srun(nodes, *settings, "--trainer.max_epochs=2", f"--resume={RUN}"))
+    assert (first.code, second.code) == (0, 0), second.err
+    assert "is finished" in first.out
+
 
 @pytest.mark.parametrize("node", [0, 1])
 def test_a_checkpoint_on_one_node_alone_ends_both(nodes: list[Path], lenet5_run: Path, node: int) -> None:

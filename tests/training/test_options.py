@@ -132,6 +132,7 @@ def test_what_only_watches_does_not_change_the_weights(cli: RunCLI, plain_run: P
     torch.testing.assert_close(weights(run), weights(plain_run), rtol=0, atol=0)
     assert read_results(run)["test"] == read_results(plain_run)["test"]
     assert (run / "checkpoints" / "mine.ckpt").exists() == ("ModelCheckpoint" in str(options))
+    assert bool(list(run.glob("fit-*.pt.trace.json"))) == ("pytorch" in str(options))
     watched = scalars(run)
     if "LearningRateMonitor" in str(options):
         assert watched["lr-Adam"] == pytest.approx([0.001] * 10)  # of each step and each epoch
@@ -242,10 +243,14 @@ def test_printed_config_given_back(
         ("--trainer.val_check_interval=9", "`val_check_interval` (9) must be less than or equal to the number"),
         ("--trainer.precision=16-true", "--trainer.precision 16-true is not supported: the eps of Adam, 1e-7, is 0"),
         ("--trainer.strategy=fsdp", "--trainer.strategy fsdp is not supported: it splits the weights. Use ddp."),
+        ("--trainer.strategy=ModelParallelStrategy", "ModelParallelStrategy is not supported: it splits the weights."),
+        (
+            "--trainer.callbacks=Timer --trainer.callbacks.interval=step",
+            "Timer is not supported: set --trainer.max_time.",
+        ),
         ("--trainer.strategy=deepspeed", "--trainer.strategy deepspeed is not supported: it splits the weights."),
         ("--trainer.accelerator=cpu --trainer.devices=[0,1]", "`devices` selected with `CPUAccelerator` should be"),
         ("--trainer.profiler=fast", "it can only be one of ['simple', 'advanced', 'pytorch', 'xla']"),
-        ("--trainer.logger=MLFlowLogger", "mlflow"),
         ("--trainer.callbacks=ModelCheckpoint --trainer.callbacks.save_last=true", "must not write last.ckpt"),
         ("--trainer.callbacks=ModelCheckpoint --trainer.callbacks.filename=best", "must not write last.ckpt, best"),
         ("--trainer.callbacks=LearningRateFinder", "LearningRateFinder is not supported: it trains with a rate"),

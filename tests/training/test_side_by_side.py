@@ -86,6 +86,7 @@ deadline = time.monotonic() + 30
 while not (folder / f"started{{number ^ 1}}").exists():
     assert time.monotonic() < deadline
     time.sleep(0.01)
+time.sleep(0.3)  # in which a third one would start
 (folder / f"ended{{number}}").touch()
 """
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -105,7 +106,10 @@ def test_the_end_tells_the_table_and_how_sure_it_is(killed: Path) -> None:
     assert [(int(row[0]), float(row[1])) for row in rows] == [(t.user_attrs["number"], t.value) for t in trials]
     results = json.loads((killed / "results.json").read_text())
     assert [len(errors) for errors in results["fresh"].values()] == [2, 2]
-    assert re.search(r"trial \d+ and trial \d+ can't be told apart|is better than|no difference that matters", said)
+    for name, errors in results["fresh"].items():
+        mean, sd = np.mean(errors), np.std(errors, ddof=1)
+        assert f"With 2 fresh seeds, {name} makes {mean:.1f} ± {sd:.1f} errors." in said
+    assert not any(yaml.safe_load(next(killed.rglob("seed_0/config.yaml")).read_text())["tensorboard"].values())
     assert (killed / "history.png").stat().st_size > 5000
 
 
@@ -212,6 +216,10 @@ def test_a_trial_that_diverges_or_needs_too_much_memory_has_failed_and_the_searc
     assert reasons["memory"] == "out of memory"
     assert {t.params["model.trouble"] for t in with_result(folder, TrialState.COMPLETE)} == {"none"}
     assert re.search(r"\(8 of 8\)", outcome.out)
+    (tmp_path / "search.yaml").write_text("model.trouble: {choice: [nan]}")
+    outcome = cli(*words, *other_data(letters), "--trials=2", "--name=none")
+    assert outcome.code == 1
+    assert "\nerror: No trial has a result. The last one: The loss is NaN or infinite" in f"\n{outcome.err}"
 
 
 def test_stopped_by_a_signal_it_goes_on_inside_the_trial(letters: Path, tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import optuna
 import pytest
 from optuna import Study, Trial
-from optuna.distributions import FloatDistribution
+from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from src.runs.checkpoints import CheckedCheckpointIO
@@ -110,6 +111,27 @@ def test_a_kill_while_the_result_is_stored_does_not_lose_it(
     assert describe_errors(trial) == "7 errors in 100 held-out images"
 
 
+@pytest.mark.parametrize(
+    ("prune", "ranges", "pruned"),
+    [(True, {}, 1), (False, {}, 0), (True, {"trainer.max_epochs": IntDistribution(1, 3)}, 0)],
+)
+def test_a_trial_is_the_mean_of_a_run_for_each_seed(
+    prune: bool, ranges: Ranges, pruned: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[int, str, int]] = []
+
+    def train(parser: None, config: None, seed: int, folder: Path, callbacks: list[Any]) -> tuple[int, int]:
+        calls.append((seed, folder.name, len(callbacks)))
+        return 10 * seed, 500
+
+    monkeypatch.setattr("src.tuning.search.train_held_out", train)
+    of_search: Any = SimpleNamespace(parser=None, config_of=lambda params: None, ranges=ranges, n_seeds=3, prune=prune)
+    trial = optuna.create_study().ask()
+    trial.set_user_attr("errors", [7])  # of seed 0, before it was stopped
+    assert Search._judge(of_search, trial, tmp_path) == pytest.approx(37 / 3)
+    assert calls == [(1, "seed_1", pruned), (2, "seed_2", pruned)]
+
+
 def test_a_checkpoint_that_cannot_be_written_ends_the_search(tmp_path: Path) -> None:
     def full(trial: Trial, folder: Path) -> float:
         (folder / "checkpoints").touch()  # a file in place of the folder, instead of a full disk
@@ -122,13 +144,15 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_search(tmp_path: Path) -> 
 
 def test_a_trial_that_another_process_runs_is_not_taken(tmp_path: Path) -> None:
     seen: list[str] = []
+    states: list[TrialState] = []
 
     def busy(trial: Trial, folder: Path) -> float:
         if not seen:  # what a second process does, while the first trial of the first one runs
             seen.append(folder.name)
             other = open_study(open_storage(None, tmp_path), "it", {})
             module._try_killed_again(other, tmp_path)
-            assert [found.state for found in other.get_trials()] == [TrialState.RUNNING]
+            states.extend(found.state for found in other.get_trials())
         return judge(trial, folder)
 
     assert len(search(tmp_path, 2, busy).get_trials()) == 2
+    assert states == [TrialState.RUNNING]
