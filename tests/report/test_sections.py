@@ -8,10 +8,11 @@ from matplotlib.text import Text
 from scipy import stats
 
 from src.comparison.result import Comparison
+from src.models import CNN
 from src.report.report import collect_numbers
-from src.report.sections import errors
+from src.report.sections import curves, errors
 from tests.comparison.made_up import compared, network
-from tests.report.conftest import IMAGES, LABELS
+from tests.report.conftest import IMAGES, LABELS, runs_with
 
 
 def test_errors(report: dict[str, Any]) -> None:
@@ -23,6 +24,13 @@ def test_errors(report: dict[str, Any]) -> None:
     assert (lenet5["dropout"], cnn["dropout"]) == (False, True)
     assert cnn["published_errors"] == 84  # 12 epochs, as published
     assert lenet5["published_errors"] is None  # published with 30
+
+
+@pytest.mark.parametrize("limit", [{}, {"trainer.limit_val_batches": 1}, {"trainer.limit_val_batches": 0.5}])
+def test_epochs_that_were_not_validated_on_all_images_are_not_counted(limit: dict[str, Any]) -> None:
+    one = network("One", CNN(), LABELS, runs_with((40, 44), seed=0), {"data.val_size": 0} | limit, (0.5, 0.9, 0.95))
+    last = curves.Curves().of_network(one)["last_epochs"]
+    assert (last is None) == bool(limit)
 
 
 def test_confusion_and_digits(report: dict[str, Any], comparison: Comparison) -> None:

@@ -167,7 +167,7 @@ def test_mistake_ends_all_processes_with_one_plain_answer(tmp_path: Path) -> Non
 def test_a_training_of_two_devices_goes_on_on_one(tmp_path: Path, alone: Alone) -> None:
     """From inside an epoch, in 64 bits: rounding differs."""
     limits = [f"--trainer.limit_{name}_batches={n}" for name, n in (("train", 8), ("val", 2), ("test", 2))]
-    short = ("--trainer.max_epochs=2", "--data.batch_size=32", "--trainer.precision=64-true", *limits, CURVES_ALONE)
+    short = ("--trainer.max_epochs=1", "--data.batch_size=32", "--trainer.precision=64-true", *limits, CURVES_ALONE)
     words = ("fit", "--model=tests.tiny.Tiny", "--model.width=16", *short)
     whole = alone(*words)
     saves = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=3"]
