@@ -14,7 +14,7 @@ from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.contenders import BATCH, NETWORKS, forward
-from src.system.machine import keep_freed_pages
+from src.system.memory import keep_freed_pages
 
 STEPS, WARM_UP, SIZE = 50, 5, 2048
 PRODUCT = "aten::bmm"  # which no network here uses

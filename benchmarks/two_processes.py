@@ -18,7 +18,7 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.contenders import BATCH, NETWORKS, forward
-from src.system.machine import keep_freed_pages
+from src.system.memory import keep_freed_pages
 
 ROUNDS, STEPS = 12, 30
 ONE, SHARING, AVERAGING = "one process", "two, nothing exchanged", "two, gradients averaged"

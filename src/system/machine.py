@@ -1,6 +1,5 @@
 """The hardware and software that a training runs on."""
 
-import ctypes
 import os
 import platform
 import sys
@@ -11,7 +10,7 @@ from typing import Any
 import lightning
 import torch
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # from glibc's malloc.h
+from src.system.memory import keep_freed_pages
 
 
 def describe_machine(device: torch.device, devices: int = 1) -> dict[str, Any]:
@@ -37,20 +36,6 @@ def speed_up_cpu() -> None:
         # Lightning makes torch ask the driver's library whether CUDA is available, and Adam asks in each step. Without
         # a driver, torch then searches the file system for its library each time: 0.05 ms.
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-
-
-def keep_freed_pages() -> None:
-    """Make glibc keep up to 2 GB of freed memory instead of returning it to the system.
-
-    Each training step allocates the same large blocks again. If the system provides them, each page costs
-    a page fault: 2,400 per step of LeNet5 on the CPU, or 13 % of its time. Without glibc this does nothing.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    mallopt = ctypes.CDLL(None).mallopt
-    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-    mallopt(M_TOP_PAD, 2**28)
-    mallopt(M_MMAP_THRESHOLD, 2**25)  # the largest value that glibc accepts
 
 
 def tensorboard_command(logdir: str | Path) -> str:

@@ -169,9 +169,9 @@ def test_two_epochs_come_near_to_the_published_accuracy(cli: RunCLI, name: str) 
 
 def test_cnn_learns_in_100_steps(cli: RunCLI) -> None:
     steps = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=100")
-    limits = ("--trainer.limit_val_batches=2", "--trainer.limit_test_batches=20", CURVES_ALONE)
-    outcome = cli("fit", "--config=configs/cnn.yaml", *steps, *limits)
-    assert json.loads((outcome.run / "results.json").read_text())["test"]["accuracy"] > 0.93
+    limits = ("--trainer.limit_val_batches=2", "--trainer.limit_test_batches=60", CURVES_ALONE)
+    outcome = cli("fit", "--config=configs/cnn.yaml", "--data.batch_size=32", *steps, *limits)
+    assert json.loads((outcome.run / "results.json").read_text())["test"]["accuracy"] > 0.85
 
 
 def test_two_trainings_at_once_in_new_folders(tmp_path: Path) -> None:

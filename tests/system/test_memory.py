@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 
 SCRIPT = """
 import resource
-from src.system.machine import keep_freed_pages
+from src.system.memory import keep_freed_pages
 {}
 for number in range(12):
     if number == 2:
