@@ -47,7 +47,7 @@ class Confirmation:
         second = [trial for trial in trials if trial.params != trials[0].params][:1]  # the best with other settings
         self.best = [*trials[:1], *second]
         self.candidates = [
-            *(Candidate(f"trial {number_of(trial)}", search.config_of(trial.params)) for trial in self.best),
+            *(Candidate(f"Trial {number_of(trial)}", search.config_of(trial.params)) for trial in self.best),
             *against,
         ]
 
@@ -69,7 +69,7 @@ class Confirmation:
             for seed in range(first, first + self.n_seeds):
                 for candidate, one in enumerate(self.candidates):
                     if (seed, candidate) not in known:
-                        own = f"{one.name.replace(' ', '_')}/seed_{seed}"
+                        own = f"{one.name.lower().replace(' ', '_')}/seed_{seed}"
                         attrs = {"seed": seed, "candidate": candidate, "folder": own}
                         self.study.enqueue_trial({}, user_attrs=attrs)
                         known.append((seed, candidate))

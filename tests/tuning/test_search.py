@@ -66,7 +66,7 @@ def test_a_killed_trial_is_tried_again_and_the_search_ends_with_all_trials(kille
         again = [other for other in trials if other.params == trial.params and other.state in ENDED]
         assert len(again) == 1
     said = (killed.parent / "last.log").read_text()
-    fresh = re.findall(r"^Fresh seed (\d) of (trial \d) \((\d) of 4\): \d+ errors", said, re.MULTILINE)
+    fresh = re.findall(r"^Fresh seed (\d) of (Trial \d) \((\d) of 4\): \d+ errors", said, re.MULTILINE)
     assert fresh[-1][2] == "4"
     assert len({run[:2] for run in fresh}) == len(fresh)
 
