@@ -53,7 +53,7 @@ def digit_sheet(
     H, W = tiles[0].image_HW.shape if tiles else (28, 28)
     rows = max(1, -(-len(tiles) // columns))
     n_answers = max((len(tile.answers) for tile in tiles), default=1)
-    # In pixels of the digits, as all positions on the axes.
+    # Lengths below are in pixels of the digits, the unit of the axes.
     width = W + GAP
     inch = width / tile_width
     line = LINE * inch

@@ -89,6 +89,31 @@ def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, mnis
     return run
 
 
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(cli: RunCLI, tmp_path: Path) -> Refused:
+    """Run a command that must end with an error and change nothing on disk, and return its message of a few lines."""
+
+    def run(*args: str, lines: int = 3) -> str:
+        before, runs = files(tmp_path), set(tmp_path.rglob("version_*"))
+        outcome = cli(*args)
+        assert outcome.code in (1, 2), outcome.err
+        assert "Traceback" not in outcome.err
+        message = "\n".join(line for line in outcome.err.splitlines() if line.startswith(("error: ", "See: ", "  ")))
+        assert 0 < len(message.splitlines()) <= lines and len(message) < 600, outcome.err
+        assert files(tmp_path) == before
+        assert set(tmp_path.rglob("version_*")) == runs  # no empty folder either
+        return message
+
+    return run
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 SHORT_WITH_TABS = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=5", "--trainer.limit_val_batches=2")
 # TensorBoard's other tabs take longer than a short training. tests/tensorboard has them.
 NO_TABS = """{"hparams": false, "texts": false, "graph": false, "mistakes": false, "confusion": false,

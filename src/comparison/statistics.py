@@ -107,8 +107,9 @@ def interval_over_seeds_and_images(wrong_a_SN: Wrong, wrong_b_SN: Wrong, n_netwo
     """Return the interval of the difference for other seeds and other test images.
 
     Every run is tested on every image, so seeds and images are crossed (Owen 2007, "The pigeonhole bootstrap").
-    The variance is that of the images plus the part of the spread between seeds that exceeds the interaction:
-    the variance of the images already includes the interaction: each run misclassifies different images.
+    The variance is the variance over the images, plus that part of the variance over the seeds that the interaction of
+    seeds and images does not explain. The variance over the images already contains the interaction, because each run
+    misclassifies other images.
     In simulations the interval covers the truth 93 to 97 times in 100, for 3, 5 and 10 runs
     (tests/comparison/test_statistics.py).
     """

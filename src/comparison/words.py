@@ -15,11 +15,11 @@ def sentences(pair: Pair) -> list[str]:
     names = pair.a.name, pair.b.name
     recipes = f"This compares whole recipes ({_recipe(pair.a)}; {_recipe(pair.b)}), not the architectures alone."
     difference, n_images = pair.difference, len(pair.a.labels_N)
-    verdict_first = headline(*names, difference, pair.margin, n_images)
+    first = headline(*names, difference, pair.margin, n_images)
     if difference.over_seeds is None or difference.over_seeds_and_images is None:
-        return [verdict_first, *_no_interval(pair), recipes]
+        return [first, *_no_interval(pair), recipes]
     reason = over_seeds(*names, difference, pair.margin, f"these {n_images:,} test images")
-    return [verdict_first, reason, _other_images(pair, difference.over_seeds_and_images), recipes]
+    return [first, reason, _other_images(pair, difference.over_seeds_and_images), recipes]
 
 
 def headline(a: str, b: str, difference: Difference, margin: float, n_images: int) -> str:

@@ -62,7 +62,7 @@ class TensorBoard(Callback):
             return
         if self.hparams:
             logger.log_hyperparams(_settings(trainer, pl_module))
-        with _training_continues(pl_module):
+        with _without_effect_on_training(pl_module):
             writer: Any = logger.writer("train")
             if self.texts:
                 for tag, text in _texts(trainer, pl_module, Path(logger.log_dir)):
@@ -91,7 +91,7 @@ class TensorBoard(Callback):
             return
         drawn = {}
         if self.answers:
-            with _training_continues(pl_module):
+            with _without_effect_on_training(pl_module):
                 drawn["answers"] = _draw_answers(trainer, pl_module)
         convolutions = {name: layer for name, layer in pl_module.named_modules() if isinstance(layer, nn.Conv2d)}
         if self.filters and convolutions:
@@ -128,7 +128,7 @@ class TensorBoard(Callback):
                 writer.add_pr_curve(f"test/{name}", labels_N == label, probabilities_NK[:, label], epoch)
         if self.projector:
             chosen = slice(projector.IMAGES)
-            with _training_continues(pl_module):
+            with _without_effect_on_training(pl_module):
                 probabilities_NK, features_NF = predict(pl_module, data.preprocess(images_NHW[chosen]))
                 if features_NF is None:
                     rank_zero_warn(f"{type(pl_module).__name__} has no linear layer, so there is no PROJECTOR tab.")
@@ -139,7 +139,7 @@ class TensorBoard(Callback):
 
 
 @contextmanager
-def _training_continues(network: LightningModule) -> Iterator[None]:
+def _without_effect_on_training(network: LightningModule) -> Iterator[None]:
     """Restore the random state and turn an exception of a user's network into a warning."""
     try:
         with isolate_rng():  # even in evaluation mode, a network may draw random numbers

@@ -60,7 +60,7 @@ class Confirmation:
         self.folder = self.search.folder / "confirmation" / name
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / LOCK):
-            self.study = open_study(self.search.opened, f"{self.search.folder.name}/confirmation/{name}", {})
+            self.study = open_study(self.search.database, f"{self.search.folder.name}/confirmation/{name}", {})
             known = [
                 (trial.user_attrs["seed"], trial.user_attrs["candidate"])
                 for trial in self.study.get_trials(deepcopy=False)

@@ -15,8 +15,8 @@ from src.system.errors import UserError, reason
 from src.training.trainer import check_network
 
 FORMS = "{log: [1e-4, 1e-1]}, {float: [0, 0.5]}, {int: [0, 3]} or {choice: [a, b]}"
-# They choose the held-out images, so they are the same for all trials.
-JUDGES = {"data.val_size", "data.seed", "data.classes", "trainer.limit_val_batches"}
+# These decide which images are held out, so they are the same for all trials.
+HELD_OUT_SETTINGS = {"data.val_size", "data.seed", "data.classes", "trainer.limit_val_batches"}
 
 Ranges = dict[str, BaseDistribution]  # setting, by its name on the command line → its range
 
@@ -37,7 +37,7 @@ def read_ranges(path: Path) -> Ranges:
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path} names no settings. Write one a line, such as model.lr: {{log: [1e-4, 1e-1]}}")
     for name in content:
-        if name in JUDGES | SURROUNDINGS or not str(name).startswith(("model", "data.", "trainer.")):
+        if name in HELD_OUT_SETTINGS | SURROUNDINGS or not str(name).startswith(("model", "data.", "trainer.")):
             raise UserError(f"{path}: {name} can't be searched. Choose settings of model, data or trainer.")
     return {name: _range(path, name, given) for name, given in content.items()}
 

@@ -19,8 +19,8 @@ from src.tuning.ranges import Ranges, as_words
 from src.tuning.study import LOCK, complete, finished, number_of, open_storage, open_study, running, work
 from src.tuning.trial import Pruning, train_held_out
 
-# What all recipes of a search share: the held-out images, the limits of batches, and what is logged.
-JUDGED_BY = (
+# The recipes of --against take these settings from the search, so that all are judged alike.
+SHARED_SETTINGS = (
     "data.data_dir",
     "data.val_size",
     "data.classes",
@@ -67,9 +67,9 @@ class Search:
         facts = recipe_of(self.base, self.parser) | {"--seeds": self.n_seeds}
         facts |= {f"range of {name}": str(values) for name, values in self.ranges.items()}
         with locked(self.folder / LOCK):
-            self.opened = open_storage(self.storage, self.folder)
-            self.study = open_study(self.opened, self.folder.name, facts)
-            identity = self.folder / ".identity"
+            self.database = open_storage(self.storage, self.folder)
+            self.study = open_study(self.database, self.folder.name, facts)
+            identity = self.folder / ".identity"  # a random text, by which processes notice another folder
             if not identity.exists():
                 results.describe_search(self.folder, self.ranges)
                 identity.write_text(secrets.token_hex(8))

@@ -3,7 +3,6 @@
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,33 +11,10 @@ import pytest
 import torch
 import yaml
 
-from tests.conftest import SHORT, RunCLI
+from tests.conftest import SHORT, Refused, RunCLI, files
 
 QUICK = (*SHORT, "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--data.batch_size=32")
 DROPPED = object()  # an entry of a checkpoint that is left out
-Refused = Callable[..., str]
-
-
-def files(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def refused(cli: RunCLI, tmp_path: Path) -> Refused:
-    """Run a command that must end with an error, and return its message."""
-
-    def run(*args: str, lines: int = 3) -> str:
-        before, runs = files(tmp_path), set(tmp_path.rglob("version_*"))
-        outcome = cli(*args)
-        assert outcome.code in (1, 2), outcome.err
-        assert "Traceback" not in outcome.err
-        message = "\n".join(line for line in outcome.err.splitlines() if line.startswith(("error: ", "See: ", "  ")))
-        assert 0 < len(message.splitlines()) <= lines, outcome.err
-        assert files(tmp_path) == before
-        assert set(tmp_path.rglob("version_*")) == runs  # no empty folder either
-        return message
-
-    return run
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from torchvision.datasets import MNIST
 from src.data import MNISTDataModule
 from src.data.source import fetch_mnist, read_other
 from src.system.errors import UserError
-from tests.conftest import LETTERS, RunCLI, train, write_idx
+from tests.conftest import LETTERS, Refused, RunCLI, train, write_idx
 
 CLASSES = f"--data.classes={json.dumps(LETTERS)}"
 
@@ -166,7 +166,7 @@ def test_predictions_have_the_names_of_the_classes(cli: RunCLI, letters: Path, l
     ],
 )
 def test_a_mistake_ends_in_a_plain_message(
-    cli: RunCLI, letters: Path, letters_run: Path, lenet5_run: Path, tmp_path: Path, args: str, message: str
+    refused: Refused, letters: Path, letters_run: Path, lenet5_run: Path, tmp_path: Path, args: str, message: str
 ) -> None:
     checkpoint = Path("checkpoints", "last.ckpt")
     old = torch.load(lenet5_run / checkpoint, weights_only=True)
@@ -175,8 +175,4 @@ def test_a_mistake_ends_in_a_plain_message(
     inside = Path() if args.startswith("compare") else checkpoint
     paths = {"mnist_run": lenet5_run / inside, "letters_run": letters_run / inside, "old_run": tmp_path / "old.ckpt"}
     words = args.format(letters=letters, classes="{classes}", nothing=tmp_path / "none", **paths).split()
-    outcome = cli(*(CLASSES if word == "{classes}" else word for word in words))
-    assert outcome.code in (1, 2)
-    assert re.search(message, outcome.err), outcome.err
-    assert "Traceback" not in outcome.err
-    assert list(tmp_path.rglob("version_*")) == []
+    assert re.search(message, refused(*(CLASSES if word == "{classes}" else word for word in words)))

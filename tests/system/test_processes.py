@@ -6,7 +6,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasti
 from src.system import processes
 from src.system.errors import UserError
 from src.system.processes import StartingTogether, cluster_environment
-from tests.conftest import RunCLI
+from tests.conftest import Refused
 from tests.training.test_distributed import free_port
 
 SLURM = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
@@ -30,12 +30,10 @@ def test_torchrun_inside_slurm_comes_first(slurm: None, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("variable", ["SLURM_PROCID", "SLURM_NTASKS_PER_NODE"])
 def test_incomplete_variables_of_slurm_are_one_line(
-    cli: RunCLI, slurm: None, monkeypatch: pytest.MonkeyPatch, variable: str
+    refused: Refused, slurm: None, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.delenv(variable)
-    outcome = cli("fit", "--model=LeNet5")
-    assert outcome.code == 1 and "error: The variables of SLURM do not fit" in outcome.err
-    assert "Traceback" not in outcome.err
+    assert "error: The variables of SLURM do not fit" in refused("fit", "--model=LeNet5")
 
 
 def test_a_process_that_does_not_start_is_named(slurm: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +49,6 @@ def test_a_process_that_is_not_reached_is_one_line(slurm: None, monkeypatch: pyt
         StartingTogether().share("")
 
 
-def test_several_nodes_without_an_address_are_refused(cli: RunCLI) -> None:
-    outcome = cli("fit", "--model=LeNet5", "--trainer.num_nodes=2", "--trainer.strategy=ddp")
-    assert outcome.code == 1
-    assert "--trainer.num_nodes 2 needs torchrun, srun, or MASTER_ADDR, MASTER_PORT and NODE_RANK." in outcome.err
+def test_several_nodes_without_an_address_are_refused(refused: Refused) -> None:
+    message = refused("fit", "--model=LeNet5", "--trainer.num_nodes=2", "--trainer.strategy=ddp")
+    assert "--trainer.num_nodes 2 needs torchrun, srun, or MASTER_ADDR, MASTER_PORT and NODE_RANK." in message
