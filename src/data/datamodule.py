@@ -95,7 +95,7 @@ class MNISTDataModule(LightningDataModule):
             return
         if self.is_mnist:
             fetch_mnist(self.data_dir, self.splits)
-            n_train = 60_000
+            n_train = 60_000  # of verified files
         else:
             n_train, *_ = [len(self._read(split)[1]) for split in self.splits]
         if not 0 <= self.val_size < n_train:

@@ -194,6 +194,8 @@ HIDDEN: list[Any] = [
     "this.Net",  # a module of the standard library, which prints a poem
     '{"class_path": "this.Net"}',
     '{"class_path": "torchvision.models.resnet18"}',  # a function that is imported already
+    "{folder}/standard.yaml",
+    "{folder}/called.yaml",
 ]
 
 
@@ -210,7 +212,9 @@ def test_no_argument_of_a_network_is_imported(
     monkeypatch.syspath_prepend(tmp_path)
     code = f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom torch import nn\nclass Net(nn.ReLU): pass\n"
     (tmp_path / "stranger.py").write_text(code)
-    (tmp_path / "layer.yaml").write_text("class_path: stranger.Net\n")
+    files = {"layer": "stranger.Net", "standard": "this.Net", "called": "torchvision.models.resnet18"}
+    for name, class_path in files.items():
+        (tmp_path / f"{name}.yaml").write_text(f"class_path: {class_path}\n")
 
     def called() -> nn.Module:
         (tmp_path / "ran").touch()
