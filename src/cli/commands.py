@@ -13,7 +13,7 @@ from src.cli.messages import NAME_A_CHECKPOINT, NAME_A_NETWORK, PROGRAM
 from src.cli.settings import runs_folder, short_name
 from src.runs.folder import run_folder
 from src.runs.network import TrainedNetwork, import_network
-from src.runs.recipe import recipe_of
+from src.runs.recipe import Role, recipe_of, settings_with
 from src.system.errors import UserError
 from src.tensorboard.board import TensorBoard
 from src.training.stopping import Interrupted
@@ -174,7 +174,7 @@ def _tune(given: Namespace, fit: LightningArgumentParser, words: list[str]) -> N
     try:
         from src.tuning.confirmation import Candidate
         from src.tuning.ranges import read_ranges
-        from src.tuning.search import SHARED_SETTINGS, Search
+        from src.tuning.search import Search
         from src.tuning.tune import tune
     except ModuleNotFoundError as error:
         raise UserError(f'{error.name} is not installed. tune needs: pip install -e ".[tune]"') from None
@@ -201,7 +201,7 @@ def _tune(given: Namespace, fit: LightningArgumentParser, words: list[str]) -> N
     for candidate in against:
         if candidate.config.model is None:
             raise UserError(f"{candidate.name} names no network.")
-        for name in SHARED_SETTINGS:
+        for name in settings_with(Role.SEARCH):
             candidate.config[name] = base[name]
     again = None if given.worker else [*words, "--jobs", "1", "--worker", "true"]
     tune(search, Path(given.search), against, given.fresh, given.margin, given.jobs, again)

@@ -14,24 +14,12 @@ from src.cli.messages import NAME_A_CHECKPOINT, NAME_A_NETWORK, Parser
 from src.cli.settings import refuse_contradictions, runs_folder, saved_settings
 from src.runs.checkpoints import load_checkpoint
 from src.runs.folder import Run, find_runs
-from src.runs.recipe import SURROUNDINGS, differences, has_recipe, recipe, recipe_of
+from src.runs.recipe import Role, differences, has_recipe, recipe, recipe_of
 from src.runs.trust import no_imports, refuse_foreign_code
 from src.system.errors import UserError
 from src.system.processes import SharedError, StartingTogether
 from src.training.callbacks import describe_result
 
-# Settings that may differ between the processes of one training: where things are on a node, and what it prints.
-PLACES = frozenset(
-    {
-        "also",
-        "ckpt_path",
-        "config",
-        "data.data_dir",
-        "trainer.default_root_dir",
-        "trainer.enable_model_summary",
-        "trainer.enable_progress_bar",
-    }
-)
 CHOSEN_RUN = "RESUMED_RUN"  # environment variable that passes the choice of --resume auto to the other processes
 
 
@@ -88,11 +76,11 @@ def run_to_resume(given: Namespace, parser: LightningArgumentParser, processes: 
     if given.model is None:
         raise UserError(NAME_A_NETWORK)
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        settings = recipe_of(given, parser, SURROUNDINGS)
+        settings = recipe_of(given, parser, Role.SURROUNDINGS)
         unfinished = [
             run
             for run in find_runs(runs_folder(given))
-            if not run.is_finished and has_recipe(run, settings, SURROUNDINGS) and not run.is_busy
+            if not run.is_finished and has_recipe(run, settings, Role.SURROUNDINGS) and not run.is_busy
         ]
         os.environ[CHOSEN_RUN] = str(unfinished[-1].folder) if unfinished else ""
     elif processes.size == 1 and CHOSEN_RUN not in os.environ:
@@ -105,7 +93,7 @@ def refuse_different_settings(processes: StartingTogether, config: Namespace, pa
     """Raise a `SharedError` if the processes were started with different settings."""
     if processes.size == 1:
         return
-    settings = {"command": config.subcommand} | recipe_of(config[config.subcommand], parser, PLACES)
+    settings = {"command": config.subcommand} | recipe_of(config[config.subcommand], parser, Role.PATH)
     first, *others = map(json.loads, processes.share(json.dumps(settings, default=str)))
     for rank, other in enumerate(others, start=1):
         if changed := differences(first, other):
@@ -165,6 +153,6 @@ def _newest_undamaged_checkpoint(run: Run) -> Path:
 
 def refuse_other_settings(run: Run, given: Namespace, parser: LightningArgumentParser) -> None:
     """Raise a `UserError` if a setting given by the user differs from that of the run, and decides the result."""
-    settings = recipe_of(given, parser, SURROUNDINGS)
-    if changed := differences(settings, recipe(run.config, SURROUNDINGS)):
+    settings = recipe_of(given, parser, Role.SURROUNDINGS)
+    if changed := differences(settings, recipe(run.config, Role.SURROUNDINGS)):
         raise UserError(f"{run.folder} was started with other settings: {', '.join(changed)}.")

@@ -13,10 +13,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 from src.data import MNISTDataModule
 from src.runs.checkpoints import SavedNetwork
 from src.runs.network import trusted_network
+from src.runs.recipe import Role, settings_with
 from src.system.errors import UserError
-
-# Settings that may differ from those of the training, because they do not change what a checkpoint predicts.
-FREE_SETTINGS = {"data.data_dir", "data.batch_size", "model.compile"}
 
 
 def add_trainer_options(parser: LightningArgumentParser) -> None:
@@ -56,8 +54,9 @@ def refuse_contradictions(settings: Namespace, parser: LightningArgumentParser, 
     expected = {key: value for key, value in saved.items() if key != "model"}
     expected |= {f"model.{key}": value for key, value in saved["model"]["init_args"].items()}
     for key, value in expected.items():
+        is_free = key.replace("model.", "model.init_args.") in settings_with(Role.EVALUATION)
         made_with = list(value) if isinstance(value, tuple) else value  # a checkpoint may contain either
-        if key not in FREE_SETTINGS and given.get(key) != made_with:
+        if not is_free and given.get(key) != made_with:
             raise UserError(f"--{key} {given.get(key)} contradicts {settings.ckpt_path}, which was made with {value}.")
 
 

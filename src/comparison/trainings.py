@@ -9,7 +9,7 @@ from typing import Any
 
 from src.comparison.groups import Group, is_usable
 from src.runs.folder import find_runs
-from src.runs.recipe import SURROUNDINGS, has_recipe
+from src.runs.recipe import Role, has_recipe
 from src.system.errors import UserError
 from src.system.files import write_whole
 from src.training.side_by_side import Job, run_side_by_side
@@ -37,8 +37,8 @@ class Trainings:
 
     def is_training(self, seed: int) -> bool:
         """Whether a process trains the run with this seed."""
-        settings, ignored = self.settings | {"seed_everything": seed}, SURROUNDINGS | {"data.seed"}
-        return any(has_recipe(run, settings, ignored) and run.is_busy for run in find_runs(self.folder))
+        settings = self.settings | {"seed_everything": seed, "data.seed": seed}
+        return any(has_recipe(run, settings, Role.SURROUNDINGS) and run.is_busy for run in find_runs(self.folder))
 
     def lock(self, seed: int) -> Path:
         """The file that is locked while a comparison trains the run with this seed."""

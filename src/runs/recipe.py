@@ -1,6 +1,7 @@
-"""The recipe of a training: the settings that decide its result."""
+"""The settings of a training, what each of them decides, and the recipe: those that decide the result."""
 
 from collections.abc import Iterator
+from enum import Flag, auto
 from typing import Any
 
 import yaml
@@ -10,34 +11,58 @@ from lightning.pytorch.cli import LightningArgumentParser
 from src.runs.folder import Run
 from src.system.errors import UserError
 
-# Settings that may differ between runs of the same recipe: the seed, and what does not change the result.
-SEED = frozenset({"seed_everything", "data.seed"})
-SURROUNDINGS = frozenset(
-    {
-        "config",
-        "ckpt_path",
-        "resume",
-        "save_every_n_steps",
-        "save_every_n_minutes",
-        "data.data_dir",
-        "model.init_args.compile",
-        "trainer.accelerator",
-        "trainer.default_root_dir",
-        "trainer.detect_anomaly",
-        "trainer.devices",
-        "trainer.enable_progress_bar",
-        "trainer.enable_model_summary",
-        "trainer.log_every_n_steps",
-        "trainer.num_nodes",
-        "trainer.profiler",
-        "trainer.strategy",
-        "tensorboard",
-    }
-)
-LIMITS = "trainer.limit_"
+
+class Role(Flag):
+    """What a setting is there for, other than the result of a training."""
+
+    SEED = auto()  # tells the runs of a recipe apart
+    SURROUNDINGS = auto()  # changes no result: where files are, what is shown, which devices compute
+    EVALUATION = auto()  # may differ between a training and the evaluation of its checkpoint
+    SEARCH = auto()  # belongs to a whole search: all trials share it, and best.yaml leaves it out
+    PATH = auto()  # names files or folders
 
 
-def recipe(config: dict[str, Any], ignore: frozenset[str] = SEED | SURROUNDINGS) -> dict[str, Any]:
+# A setting without a row decides the result of a training, and nothing else. A row holds for all settings below it.
+SETTINGS = {
+    "also": Role.SURROUNDINGS | Role.PATH,
+    "ckpt_path": Role.SURROUNDINGS | Role.PATH,
+    "config": Role.SURROUNDINGS,
+    "contact_sheet": Role.SURROUNDINGS | Role.PATH,
+    "resume": Role.SURROUNDINGS | Role.PATH,
+    "save_every_n_minutes": Role.SURROUNDINGS,
+    "save_every_n_steps": Role.SURROUNDINGS,
+    "seed_everything": Role.SEED | Role.SEARCH,
+    "tensorboard": Role.SURROUNDINGS | Role.SEARCH,
+    "data.batch_size": Role.EVALUATION,
+    "data.classes": Role.SEARCH,
+    "data.data_dir": Role.SURROUNDINGS | Role.EVALUATION | Role.SEARCH | Role.PATH,
+    "data.images": Role.SURROUNDINGS | Role.EVALUATION | Role.PATH,
+    "data.seed": Role.SEED | Role.SEARCH,
+    "data.val_size": Role.SEARCH,
+    "model.init_args.compile": Role.SURROUNDINGS | Role.EVALUATION,
+    "trainer.accelerator": Role.SURROUNDINGS | Role.SEARCH,
+    "trainer.default_root_dir": Role.SURROUNDINGS | Role.PATH,
+    "trainer.detect_anomaly": Role.SURROUNDINGS,
+    "trainer.devices": Role.SURROUNDINGS,
+    "trainer.enable_model_summary": Role.SURROUNDINGS,
+    "trainer.enable_progress_bar": Role.SURROUNDINGS,
+    "trainer.limit_test_batches": Role.SEARCH,
+    "trainer.limit_train_batches": Role.SEARCH,
+    "trainer.limit_val_batches": Role.SEARCH,
+    "trainer.log_every_n_steps": Role.SURROUNDINGS,
+    "trainer.num_nodes": Role.SURROUNDINGS,
+    "trainer.profiler": Role.SURROUNDINGS,
+    "trainer.strategy": Role.SURROUNDINGS,
+}
+NOT_IN_A_RECIPE = Role.SEED | Role.SURROUNDINGS
+
+
+def settings_with(role: Role) -> list[str]:
+    """The settings that have one of the roles in `role`."""
+    return [name for name, roles in SETTINGS.items() if roles & role]
+
+
+def recipe(config: dict[str, Any], ignore: Role = NOT_IN_A_RECIPE) -> dict[str, Any]:
     """Flatten the settings of a run into one entry each, such as ``trainer.max_epochs``, without those to ignore.
 
     A setting that is null is left out, so that old runs keep their recipe when a new setting is introduced. So is a
@@ -45,23 +70,23 @@ def recipe(config: dict[str, Any], ignore: frozenset[str] = SEED | SURROUNDINGS)
     """
 
     def flatten(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, dict) and value and name not in ignore:
+        if SETTINGS.get(name, Role(0)) & ignore or value is None:
+            return
+        if isinstance(value, dict) and value:
             for key, inner in value.items():
                 yield from flatten(inner, f"{name}.{key}" if name else str(key))
-        elif name not in ignore and value is not None and not (name.startswith(LIMITS) and repr(value) == "1.0"):
+        elif not (name.startswith("trainer.limit_") and repr(value) == "1.0"):
             yield name, value
 
     return dict(flatten(config, ""))
 
 
-def recipe_of(
-    config: Namespace, parser: LightningArgumentParser, ignore: frozenset[str] = SEED | SURROUNDINGS
-) -> dict[str, Any]:
+def recipe_of(config: Namespace, parser: LightningArgumentParser, ignore: Role = NOT_IN_A_RECIPE) -> dict[str, Any]:
     """The `recipe` of parsed settings, as it would be read from the config.yaml of a run."""
     return recipe(yaml.safe_load(parser.dump(config, skip_unset=False)), ignore)
 
 
-def has_recipe(run: Run, settings: dict[str, Any], ignore: frozenset[str] = SEED | SURROUNDINGS) -> bool:
+def has_recipe(run: Run, settings: dict[str, Any], ignore: Role = NOT_IN_A_RECIPE) -> bool:
     """Whether a run has this recipe. False if its config cannot be read."""
     try:
         return recipe(run.config, ignore) == settings

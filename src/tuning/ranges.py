@@ -10,13 +10,11 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from src.runs.recipe import SURROUNDINGS
+from src.runs.recipe import Role, settings_with
 from src.system.errors import UserError, reason
 from src.training.trainer import check_network
 
 FORMS = "{log: [1e-4, 1e-1]}, {float: [0, 0.5]}, {int: [0, 3]} or {choice: [a, b]}"
-# These decide which images are held out, so they are the same for all trials.
-HELD_OUT_SETTINGS = {"data.val_size", "data.seed", "data.classes", "trainer.limit_val_batches"}
 
 Ranges = dict[str, BaseDistribution]  # setting, by its name on the command line → its range
 
@@ -36,8 +34,9 @@ def read_ranges(path: Path) -> Ranges:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path} names no settings. Write one a line, such as model.lr: {{log: [1e-4, 1e-1]}}")
+    fixed = settings_with(Role.SEARCH | Role.SURROUNDINGS)
     for name in content:
-        if name in HELD_OUT_SETTINGS | SURROUNDINGS or not str(name).startswith(("model", "data.", "trainer.")):
+        if name in fixed or not str(name).startswith(("model", "data.", "trainer.")):
             raise UserError(f"{path}: {name} can't be searched. Choose settings of model, data or trainer.")
     return {name: _range(path, name, given) for name, given in content.items()}
 

@@ -14,13 +14,12 @@ from optuna.visualization import matplotlib as figures
 from tensorboard.plugins.hparams import summary_v2 as hparams
 from torch.utils.tensorboard import SummaryWriter
 
+from src.runs.recipe import Role, settings_with
 from src.system.files import replace_when_whole
 from src.tuning.ranges import Ranges
 from src.tuning.study import complete, finished, folder_of, number_of
 
 ERRORS = "held_out_errors"  # tag in TensorBoard
-# Settings that are not part of a recipe: how many images are held out, and on how many batches a search saves time.
-OF_THE_SEARCH = ("data.val_size", "data.seed", "seed_everything", "trainer.limit_")
 
 
 def overlay(recipe: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +27,7 @@ def overlay(recipe: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
     same_network = recipe.get("model.class_path") == base.get("model.class_path")
     names = [*recipe, *(name for name in base if name not in recipe and same_network)]  # those are null
     changed = {name: recipe.get(name) for name in names if name not in base or recipe.get(name) != base[name]}
-    return {name: value for name, value in changed.items() if not name.startswith(OF_THE_SEARCH)}
+    return {name: value for name, value in changed.items() if name not in settings_with(Role.SEARCH)}
 
 
 def keep_best_checkpoint(study: Study, folder: Path) -> None:

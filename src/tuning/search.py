@@ -19,17 +19,6 @@ from src.tuning.ranges import Ranges, as_words
 from src.tuning.study import LOCK, complete, finished, number_of, open_storage, open_study, running, work
 from src.tuning.trial import Pruning, train_held_out
 
-# The recipes of --against take these settings from the search, so that all are judged alike.
-SHARED_SETTINGS = (
-    "data.data_dir",
-    "data.val_size",
-    "data.classes",
-    "tensorboard",
-    "trainer.accelerator",
-    "trainer.limit_train_batches",
-    "trainer.limit_val_batches",
-)
-
 
 @dataclass
 class Search:
