@@ -10,8 +10,7 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser
 
 from src.cli.messages import NAME_A_CHECKPOINT, NAME_A_NETWORK, PROGRAM
-from src.cli.settings import runs_folder, short_name
-from src.runs.folder import run_folder
+from src.runs.folder import run_folder, runs_folder, short_name
 from src.runs.network import TrainedNetwork, import_network
 from src.runs.recipe import Role, recipe_of, settings_with
 from src.system.errors import UserError

@@ -19,12 +19,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from src.cli.commands import COMMANDS
 from src.cli.messages import PROGRAM, Parser, plain_error, prepare_output, print_error
 from src.cli.resume import complete_settings
-from src.cli.settings import add_trainer_options, configs_first, runs_folder
+from src.cli.settings import add_trainer_options, configs_first
 from src.data import MNISTDataModule
 from src.inference.predictions import predict
 from src.models import Classifier, EpochMetrics
 from src.runs.checkpoints import SavedNetwork
-from src.runs.folder import Run
+from src.runs.folder import Run, runs_folder
 from src.runs.network import load_weights
 from src.system.errors import UserError
 from src.system.machine import speed_up_cpu

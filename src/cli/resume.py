@@ -11,9 +11,9 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
 from src.cli.messages import NAME_A_CHECKPOINT, NAME_A_NETWORK, Parser
-from src.cli.settings import refuse_contradictions, runs_folder, saved_settings
+from src.cli.settings import refuse_contradictions, saved_settings
 from src.runs.checkpoints import load_checkpoint
-from src.runs.folder import Run, find_runs
+from src.runs.folder import Run, find_runs, runs_folder
 from src.runs.recipe import Role, differences, has_recipe, recipe, recipe_of
 from src.runs.trust import no_imports, refuse_foreign_code
 from src.system.errors import UserError

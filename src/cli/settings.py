@@ -2,7 +2,6 @@
 
 from collections.abc import Container
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -58,16 +57,6 @@ def refuse_contradictions(settings: Namespace, parser: LightningArgumentParser, 
         made_with = list(value) if isinstance(value, tuple) else value  # a checkpoint may contain either
         if not is_free and given.get(key) != made_with:
             raise UserError(f"--{key} {given.get(key)} contradicts {settings.ckpt_path}, which was made with {value}.")
-
-
-def runs_folder(config: Namespace) -> Path:
-    """The folder of all runs of the configured network."""
-    return Path(config.trainer.default_root_dir or ".", "lightning_logs", short_name(config.model.class_path).lower())
-
-
-def short_name(class_path: str) -> str:
-    """The name of a class without its module."""
-    return class_path.rpartition(".")[2]
 
 
 def configs_first(words: list[str], commands: Container[str]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from filelock import Timeout
+from jsonargparse import Namespace
 
 from src.runs.checkpoints import LAST, PREVIOUS
 from src.system.errors import UserError
@@ -99,6 +100,17 @@ def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
 def run_folder(checkpoint: Path) -> Path:
     """The folder of the run that wrote a checkpoint, or the checkpoint's own folder if it is not part of a run."""
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
+def runs_folder(settings: Namespace) -> Path:
+    """The folder of all runs of the network in these settings of `fit`."""
+    network = short_name(settings.model.class_path).lower()
+    return Path(settings.trainer.default_root_dir or ".", "lightning_logs", network)
+
+
+def short_name(class_path: str) -> str:
+    """The name of a class without its module."""
+    return class_path.rpartition(".")[2]
 
 
 def find_runs(folder: Path) -> list[Run]:
