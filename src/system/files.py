@@ -1,12 +1,14 @@
 """Atomic writing and locks of files."""
 
 import errno
+import json
+import math
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from filelock import FileLock
 
@@ -37,6 +39,19 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file, see `replace_when_whole`."""
     with replace_when_whole(path) as file:
         file.write(content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, see `replace_when_whole`. NaN and infinity, which JSON does not have, become null."""
+    write_whole(path, f"{json.dumps(_finite(content), indent=1, allow_nan=False)}\n".encode())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager

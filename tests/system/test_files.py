@@ -2,13 +2,14 @@
 
 import errno
 import fcntl
+import json
 import os
 from pathlib import Path
 
 import pytest
 from filelock import Timeout
 
-from src.system.files import locked, replace_when_whole
+from src.system.files import locked, replace_when_whole, write_json
 
 
 def test_replaces_the_file_when_it_is_whole(tmp_path: Path) -> None:
@@ -29,6 +30,18 @@ def test_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> None:
         _ = 1 / 0
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_has_null_for_what_is_no_number(tmp_path: Path) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    path = tmp_path / "file.json"
+    write_json(path, {"a": [1.5, float("nan"), (float("inf"), "NaN")], "b": {"c": -float("inf"), "\udce9": 2}})
+    content = path.read_text(encoding="utf-8")
+    assert content.endswith("}\n")
+    expected = {"a": [1.5, None, [None, "NaN"]], "b": {"c": None, "\udce9": 2}}
+    assert json.loads(content, parse_constant=refuse) == expected
 
 
 def test_a_lock_keeps_others_out(tmp_path: Path) -> None:
