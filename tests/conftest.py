@@ -66,19 +66,14 @@ RunCLI = Callable[..., Outcome]
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, mnist: Path, tmp_path: Path) -> RunCLI:
     """Run the command line in this process (an import of Lightning takes seconds); runs land in `tmp_path`."""
-    from src.cli.commands import COMMANDS
-    from src.cli.main import main
+    from src.cli.main import CLI, main
 
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["src"])
 
     def run(*args: str) -> Outcome:
         capfd.readouterr()
-        where = (
-            [f"--trainer.default_root_dir={tmp_path}"]
-            if args and args[0] in COMMANDS and not COMMANDS[args[0]].run
-            else []
-        )
+        where = [f"--trainer.default_root_dir={tmp_path}"] if args and args[0] in CLI.subcommands() else []
         try:
             code = main([*args, *where])
         except SystemExit as error:

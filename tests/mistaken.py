@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
@@ -42,15 +41,6 @@ class Detached(Tiny):
         return super().forward(x_NCHW).detach()
 
 
-class ThreeChannels(Classifier):
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.network = nn.Sequential(nn.Conv2d(3, 4, 28), nn.Flatten(), nn.Linear(4, 10))
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        return self.network(x_NCHW)
-
-
 class Frozen(Tiny):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -61,20 +51,6 @@ class Lazy(Tiny):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.network = nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
-
-
-class InitRaises(Tiny):
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        raise FileNotFoundError("no weights.pt")
-
-
-class ForgetsInit(Classifier):
-    def __init__(self, lr: float = 0.1) -> None:
-        self.network = nn.Linear(784, 10)
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        return self.network(x_NCHW.flatten(1))
 
 
 class ForgetsInitAndLayers(Classifier):
@@ -94,11 +70,6 @@ class InitOfModule(Classifier):
         return self.network(x_NCHW.flatten(1))
 
 
-class TwoOptimisers(Tiny):
-    def configure_optimizers(self) -> Any:
-        return [torch.optim.SGD(self.parameters(), 0.1), torch.optim.SGD(self.parameters(), 0.1)]
-
-
 def look_up(names: dict[str, int]) -> int:
     return names["missing"]
 
@@ -113,13 +84,6 @@ class FailsInTraining(Tiny):
         look_up({})
 
 
-class FailsInValidation(Tiny):
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        if not self.training and len(x_NCHW) > 2:
-            look_up({})
-        return super().forward(x_NCHW)
-
-
 class FailsAfterTest(Tiny):
     def on_test_epoch_end(self) -> None:
         look_up({})
@@ -127,11 +91,6 @@ class FailsAfterTest(Tiny):
 
 class FailingCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        look_up({})
-
-
-class CallbackWithFailingInit(Callback):
-    def __init__(self) -> None:
         look_up({})
 
 

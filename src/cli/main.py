@@ -4,79 +4,91 @@ Private names used here: ``LightningCLI._parse_ckpt_path`` is replaced, because 
 command line and import modules.
 """
 
-import atexit
-import signal
+import inspect
 import sys
 import traceback
-from contextlib import nullcontext
+from argparse import SUPPRESS
+from pathlib import Path
 from typing import Any
 
-from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt
+from lightning import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from src.cli.commands import COMMANDS
-from src.cli.messages import PROGRAM, Parser, plain_error, prepare_output, print_error
-from src.cli.resume import complete_settings
-from src.cli.settings import add_trainer_options, configs_first
+from src.cli.commands import COMMANDS, TRAINING, add_options, run_command
+from src.cli.messages import NAME_A_CHECKPOINT, NAME_A_NETWORK, PROGRAM, Parser, prepare_output, print_error
+from src.cli.settings import (
+    add_trainer_options,
+    expand_paths,
+    named_in,
+    named_run,
+    newest_checkpoint,
+    newest_unfinished_run,
+    refuse_contradictions,
+    refuse_other_settings,
+    saved_settings,
+    with_config_of,
+)
 from src.data import MNISTDataModule
 from src.inference.predictions import predict
 from src.models import Classifier, EpochMetrics
-from src.runs.checkpoints import SavedNetwork
-from src.runs.folder import Run, runs_folder
-from src.runs.network import load_weights
-from src.system.errors import UserError
+from src.runs.checkpoints import Checkpoint
+from src.runs.folder import Run
+from src.runs.network import import_network, load_weights
+from src.system.errors import UserError, user_error_in
 from src.system.machine import speed_up_cpu
-from src.system.processes import StartingTogether
-from src.training.callbacks import Progress, describe_result
-from src.training.stopping import Interrupted, interrupted_by_signals
-from src.training.trainer import as_list, run_logger, train, training_callbacks, with_own_plugins
-from src.training.unsupported import refuse_no_batches, refuse_unsupported, refuse_unsupported_strategy
+from src.system.signals import Interrupted, signals_raise_interrupted
+from src.tensorboard.board import TensorBoard
+from src.training.callbacks import describe_result
+from src.training.trainer import evaluation_trainer, train, training_trainer
+
+HELP = {
+    "fit": "Train a network, then test its last weights.",
+    "validate": "Evaluate a checkpoint on the validation images of its run.",
+    "test": "Evaluate a checkpoint on the test images.",
+    "predict": "Predict your own pictures, or the test images, with one or more checkpoints.",
+} | {name: str(inspect.getdoc(command)).partition("\n")[0] for name, command in COMMANDS.items()}
 
 
 class CLI(LightningCLI):
     """Reads the command line and the configs, builds network, data and Trainer, and runs the command.
 
-    ``fit`` writes a run folder and tests its last weights. The other commands take the settings of network and data
-    from the checkpoint. `src.cli.commands` lists all commands.
+    ``fit`` writes a run folder and tests its last weights. ``validate``, ``test`` and ``predict`` take the settings of
+    network and data from the checkpoint. `src.cli.commands` has the other commands.
     """
 
     parser: Parser
-    resumed_run: Run | None = None
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        try:
-            super().__init__(*args, **kwargs)
-        except Exception as error:
-            if hasattr(self, "config") and (plain := plain_error(error, self.config)):
-                raise plain from None
-            raise
+    run: Run | None = None  # to resume
+    checkpoint: Checkpoint | None = None
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        # `add_default_arguments_to_parser` adds ckpt_path, and the methods below decide the others.
+        # `add_core_arguments_to_parser` adds ckpt_path, and the methods below decide the others.
         hidden = {"ckpt_path", "weights_only", "verbose", "return_predictions"}
-        skipped = LightningCLI.subcommands()
-        return {name: skipped[name] | hidden for name, command in COMMANDS.items() if command.run is None}
+        return {name: skipped | hidden for name, skipped in LightningCLI.subcommands().items()}
 
     def setup_parser(self, *args: Any) -> None:
         super().setup_parser(*args)
         for name, command in COMMANDS.items():
-            if command.run is not None:
-                parser: Any = self.init_parser() if command.trains else Parser()
-                if command.trains:
-                    self.add_default_arguments_to_parser(parser)
-                    self.add_core_arguments_to_parser(parser)
-                self.parser.add_command(name, parser)
-            command.add_options(self.parser.commands[name])
-
-    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        text = "Seed of initial weights, dropout and order of the images."
-        parser.add_argument("--seed_everything", type=int, default=0, help=text)
-        parser.add_argument("--ckpt_path", type=str, help="A checkpoint. With fit, a new run starts from it.")
+            parser: Any = self.init_parser() if name in TRAINING else Parser()
+            if name in TRAINING:
+                self.add_default_arguments_to_parser(parser)
+                self.add_core_arguments_to_parser(parser)
+                add_training_options(parser)
+                # The curves of a trial will do.
+                parser.set_defaults({f"tensorboard.{part}": False for part in vars(TensorBoard())})
+            add_options(parser, command)
+            self.parser.add_command(name, parser)
+        add_training_options(self.parser.commands["fit"])
+        for name in ("validate", "test", "predict"):
+            for option in ("tensorboard", "resume", "save_every_n_steps", "save_every_n_minutes"):
+                # So that they accept the config.yaml of a run.
+                self.parser.commands[name].add_argument(f"--{option}", type=Any, help=SUPPRESS)
+        add_predict_options(self.parser.commands["predict"])
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--ckpt_path", type=str, help="A checkpoint. With fit, a new run starts from it.")
         add_trainer_options(parser)
         # Not required, because a checkpoint names its network. `parse_arguments` reports a missing network.
         parser.add_lightning_class_args(Classifier, "model", subclass_mode=True, required=False)
@@ -84,73 +96,73 @@ class CLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        words = configs_first(sys.argv[1:] if args is None else list(args), COMMANDS)
-        self.processes = StartingTogether()
-        runs_alone = any(COMMANDS[word].run for word in words if word in COMMANDS)
-        with nullcontext() if runs_alone else self.processes.ending_together():
+        """Parse the command line once, on top of the settings of the run or the checkpoint that it names."""
+        words = sys.argv[1:] if args is None else list(args)
+        command = next((word for word in words if word in HELP), None)
+        named, saved = named_in(words), None
+        if command == "fit" and named.resume and named.resume != "auto":
+            self.run = named_run(named.resume)
+            words = words if named.config else with_config_of(self.run, words)
+        elif command in self.subcommands() and named.ckpt_path:
+            model = import_network(named.model) if named.model else None
+            self.checkpoint = Checkpoint.read(named.ckpt_path)
+            saved = saved_settings(self.checkpoint, model)
+            try:
+                self.parser.commands[command].set_defaults(saved)
+            except KeyError as error:
+                raise UserError(f"{named.ckpt_path} is from another version of this package: {error}") from None
+        with Parser.reading(named.ckpt_path if saved else ""):
             self.config = parser.parse_args(words)
-        given = self.config[self.config.subcommand]
-        if run_command := COMMANDS[self.config.subcommand].run:
-            run_command(given, self.parser.commands["fit"], words)
+        command = self.config.subcommand
+        settings = self.config[command]
+        expand_paths(settings)
+        if command in COMMANDS:
+            run_command(command, settings, self.parser.commands["fit"], words)
             raise SystemExit(0)
-        self.processes.num_nodes = given.trainer.num_nodes
-        with self.processes.ending_together():
-            self.config, self.resumed_run = complete_settings(self.parser, self.config, words, self.processes)
+        self._complete(settings, self.parser.commands[command], saved)
+
+    def _complete(self, settings: Any, parser: LightningArgumentParser, saved: dict[str, Any] | None) -> None:
+        """Choose the run to resume, read the checkpoint, and compare the settings with those of both."""
+        if isinstance(settings.seed_everything, bool) or not 0 <= settings.seed_everything < 2**32:
+            raise UserError(f"--seed_everything is {settings.seed_everything}; it must be 0 … {2**32 - 1}.")
+        is_fit = self.config.subcommand == "fit"
+        if is_fit and settings.resume:
+            if self.run is None:  # the path may be from a config
+                is_auto = settings.resume == "auto"
+                self.run = newest_unfinished_run(settings, parser) if is_auto else named_run(settings.resume)
+            if self.run is not None:
+                refuse_other_settings(self.run, settings, parser)
+                self.checkpoint = newest_checkpoint(self.run, Path(settings.resume))
+                settings.ckpt_path = str(self.checkpoint.path) if self.checkpoint else None
+        elif settings.ckpt_path is None and not is_fit:
+            raise UserError(NAME_A_CHECKPOINT)
+        elif settings.ckpt_path is not None:
+            if self.checkpoint is None or saved is None:  # the path is from a config
+                self.checkpoint = Checkpoint.read(settings.ckpt_path)
+                saved = saved_settings(self.checkpoint, settings.model and settings.model.class_path)
+            if settings.model is None:
+                raise UserError(f"{NAME_A_NETWORK}, or give --ckpt_path on the command line.")
+            refuse_contradictions(settings, parser, saved)
+        if settings.model is None:
+            raise UserError(NAME_A_NETWORK)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing. `parse_arguments` reads the checkpoint."""
 
-    def before_instantiate_classes(self) -> None:
-        trainer = self.config[self.subcommand].trainer
-        if self.subcommand != "fit" or self.resumed_run or trainer.logger is False or trainer.barebones:
-            self.save_config_callback = None  # there is no run folder, or it has a config.yaml
-
-    def instantiate_classes(self) -> None:
-        super().instantiate_classes()
-        if ckpt_path := self.config[self.subcommand].ckpt_path:
-            load_weights(self.model, SavedNetwork.read(ckpt_path))  # refuses those that do not fit
-
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the Trainer from the settings, with the logger, callbacks and plugins of this package."""
-        settings = self.config_init[self.subcommand].trainer
-        refuse_unsupported_strategy(self.config[self.subcommand].trainer.strategy)
-        refuse_no_batches(str(self.subcommand), settings)
-        given = as_list(settings.callbacks)
-        callbacks: list[Callback] = []
-        has_bar = any(isinstance(callback, ProgressBar) for callback in given)
-        if settings.enable_progress_bar is not False and not settings.barebones and not has_bar:
-            callbacks.append(Progress())
-        if self.subcommand == "fit":
-            fit = self.config.fit
-            refuse_unsupported(settings, given, fit.ckpt_path)
-            callbacks += training_callbacks(self.config_init.fit, save_best=self.datamodule.val_size > 0)
-            kwargs["max_time"] = None  # its Timer is among the callbacks
-            if settings.logger in (None, True) and not settings.barebones:
-                kwargs["logger"] = run_logger(runs_folder(fit), self.resumed_run)
-        else:
-            kwargs["logger"] = False
-        kwargs["plugins"] = with_own_plugins(as_list(settings.plugins))
-        self.trainer_defaults["callbacks"] = callbacks
-        try:
-            return super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ValueError, TypeError) as error:
-            raise UserError(f"These settings of the trainer do not work: {error}") from None
-
-    def after_instantiate_classes(self) -> None:
-        # If this process ends with an error, the processes of the other devices would wait for it forever.
-        launcher: Any = self.trainer.strategy.launcher
-        if launcher is not None:
-            atexit.register(launcher.kill, getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has no SIGKILL
-        if self.processes.size > 1:
-            with self.processes.ending_together():  # Lightning would leave the other nodes waiting
-                if self.trainer.local_rank == 0:
-                    self.datamodule.prepare_data()
-                self.processes.share("")
+        command = str(self.subcommand)
+        config, built = self.config[command], self.config_init[command]
+        if self.checkpoint is not None:
+            load_weights(self.model, self.checkpoint)  # refuses those that do not fit
+        if command != "fit":
+            return evaluation_trainer(command, config, built, self.checkpoint)
+        save_best = self.datamodule.val_size > 0
+        return training_trainer(self.parser.commands["fit"], config, built, save_best, self.run, self.checkpoint)
 
     def fit(self, model: Classifier, datamodule: MNISTDataModule) -> None:
-        if self.resumed_run and self.trainer.is_global_zero:
-            print(f"Resuming {self.resumed_run.folder}")
-        train(self.trainer, model, datamodule, self.config.fit.ckpt_path)
+        if self.run and self.trainer.is_global_zero:
+            print(f"Resuming {self.run.folder}")
+        train(self.trainer, model, datamodule, self.checkpoint)
 
     def validate(self, model: Classifier, datamodule: MNISTDataModule) -> None:
         self.trainer.validate(model, datamodule=datamodule, ckpt_path=self.config.validate.ckpt_path, verbose=False)
@@ -161,13 +173,33 @@ class CLI(LightningCLI):
         self._print_result("test", model.test_metrics)
 
     def predict(self, model: Classifier, datamodule: MNISTDataModule) -> None:
-        given = self.config.predict
-        predict(self.trainer, model, datamodule, given.ckpt_path, given.also, given.contact_sheet)
+        settings = self.config.predict
+        predict(self.trainer, model, datamodule, settings.ckpt_path, settings.also, settings.contact_sheet)
 
     def _print_result(self, images: str, metrics: EpochMetrics) -> None:
         result = metrics.compute()  # collective: it reduces over all processes
         if self.trainer.is_global_zero:
             print(describe_result(type(self.model).__name__, images, result))
+
+
+def add_training_options(parser: LightningArgumentParser) -> None:
+    """Add the options of a training beside those of Trainer, network and data."""
+    parser.add_lightning_class_args(TensorBoard, "tensorboard")
+    text = "Resume an interrupted run in its folder. auto: the newest one with these settings, or else a new run."
+    parser.add_argument("--resume", type=str, metavar="RUN|auto", help=text)
+    text = "{} between saves inside an epoch, 0 for none."
+    parser.add_argument("--save_every_n_steps", type=NonNegativeInt, default=0, help=text.format("Steps"))
+    parser.add_argument("--save_every_n_minutes", type=NonNegativeFloat, default=0.0, help=text.format("Minutes"))
+
+
+def add_predict_options(parser: LightningArgumentParser) -> None:
+    """Add what ``predict`` takes beside the settings of the checkpoint."""
+    text = "Pictures to predict: files, folders or globs."
+    parser.add_argument("--data.images", nargs="+", type=str, metavar="PATH", help=text)
+    text = "More checkpoints. Each gets its own columns."
+    parser.add_argument("--also", nargs="+", type=str, default=[], metavar="CKPT", help=text)
+    text = "A .png, .jpg or .pdf file to draw: the pictures as the networks see them, with the predictions."
+    parser.add_argument("--contact_sheet", type=str, metavar="FILE", help=text)
 
 
 def main(args: ArgsType = None) -> int:
@@ -178,20 +210,26 @@ def main(args: ArgsType = None) -> int:
     """
     prepare_output()
     speed_up_cpu()
-    texts = {name: command.help for name, command in COMMANDS.items()}
-    parser = {"prog": PROGRAM, "description": "Train and compare small networks on MNIST.", "command_help": texts}
+    parser = {"prog": PROGRAM, "description": "Train and compare small networks on MNIST.", "command_help": HELP}
     try:
-        with interrupted_by_signals():
+        with signals_raise_interrupted():
             CLI(
                 Classifier,
                 MNISTDataModule,
+                save_config_callback=None,  # `training_trainer` adds it to trainings
+                seed_everything_default=0,
                 subclass_mode_model=True,
                 parser_kwargs=parser,
                 parser_class=Parser,
                 auto_configure_optimizers=False,
                 args=args,
             )
-    except (Interrupted, UserError, MisconfigurationException, OSError) as error:
+    except (Interrupted, MisconfigurationException, OSError) as error:
         traceback.clear_frames(error.__traceback__)  # it keeps progress bars, which would be drawn after the last line
         return print_error(error)
+    except Exception as error:
+        if (user_error := user_error_in(error)) is None:
+            raise
+        traceback.clear_frames(error.__traceback__)
+        return print_error(user_error)
     return 0

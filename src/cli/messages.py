@@ -5,27 +5,20 @@ import locale
 import logging
 import re
 import sys
-import sysconfig
-import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
-from pathlib import Path
 from typing import Any, NoReturn
 
-import lightning
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
-from src.system.errors import UserError, reason
-from src.training.stopping import Interrupted
+from src.system.signals import Interrupted
 
 PROGRAM = "python -m src"
 NAME_A_CHECKPOINT = "Name a checkpoint: --ckpt_path lightning_logs/lenet5/version_0/checkpoints/last.ckpt"
-# Functions of Lightning and this package that read a checkpoint.
-RESTORES = re.compile(r"_?(restore|resume|load_state_dict|load_combined_loader_states)|set_random_state")
 NAME_A_NETWORK = "Name a network: --config configs/lenet5.yaml, or --model LeNet5"
 
 
@@ -59,7 +52,7 @@ class Parser(LightningArgumentParser):
     @contextmanager
     def reading(cls, path: Any) -> Iterator[None]:
         """Name a file in the errors, also in those of parsers that jsonargparse makes for the arguments of a class."""
-        before, cls.current_file = cls.current_file, f"{path}: "
+        before, cls.current_file = cls.current_file, f"{path}: " if path else ""
         try:
             yield
         finally:
@@ -121,43 +114,6 @@ def print_error(error: BaseException) -> int:
         return error.exit_code
     print(f"{f'[rank: {rank}] ' if rank else ''}error: {error}", file=sys.stderr)
     return 1
-
-
-# Files of the user are those outside of Python, the installed packages and this one.
-NOT_OF_THE_USER = ("<", str(Path(__file__).parents[1]), *sysconfig.get_paths().values())
-STAGES = {"training_step": "training", "validation_step": "validation", "test_step": "test"}
-
-
-def plain_error(error: BaseException | None, config: Namespace) -> UserError | None:
-    """The error that says what the user can correct, or None if this package may be at fault.
-
-    It is a `UserError`, or describes an exception in a user's file, in restoring a checkpoint, or raised by Lightning.
-    From the traceback it keeps the lines of the user's files.
-
-    Args:
-        error: What was raised. jsonargparse wraps what a class raises, so its causes count too.
-        config: The settings of the command line.
-    """
-    if error is None or isinstance(error, UserError):
-        return error
-    if re.search(r"Connection (closed|reset) by peer", str(error)):
-        return UserError("Another process of this command has ended, so this one ends too.")
-    given = config[config.subcommand]
-    frames = traceback.extract_tb(error.__traceback__)
-    if own := [frame for frame in frames if not frame.filename.startswith(NOT_OF_THE_USER)]:
-        model = getattr(given.get("model"), "class_path", "Your code").rpartition(".")[2]
-        stage = next((STAGES[frame.name] for frame in frames if frame.name in STAGES), config.subcommand)
-        lines = [f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}\n    {frame.line}' for frame in own]
-        return UserError("\n".join([f"{model} failed in {own[0].name} ({stage}): {reason(error)}", *lines]))
-    if given.get("ckpt_path") and any(RESTORES.match(frame.name) for frame in frames):
-        return UserError(f"{given.ckpt_path} cannot be restored: {reason(error)}")
-    by_lightning = bool(frames) and Path(frames[-1].filename).is_relative_to(Path(lightning.__file__).parent)
-    if by_lightning and isinstance(error, RuntimeError | ValueError | ModuleNotFoundError):
-        return UserError(reason(error))
-    if plain := plain_error(error.__cause__ or error.__context__, config):
-        return plain
-    name, problem = re.search(r"class_path='([^']+)'", str(error)), _problem(str(error))
-    return UserError(f"{name[1]} cannot be used: {problem}") if name and problem else None
 
 
 def _similar(error: UnicodeError) -> tuple[str, int]:

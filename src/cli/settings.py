@@ -1,7 +1,8 @@
-"""The settings of a command: what the user gave, compared with what a checkpoint or a run was made with."""
+"""What a command starts from: the settings, and the checkpoint or the run that they name."""
 
-from collections.abc import Container
-from itertools import islice
+import argparse
+import sys
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -9,11 +10,16 @@ from jsonargparse import Namespace
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
+from src.cli.messages import NAME_A_NETWORK
 from src.data import MNISTDataModule
-from src.runs.checkpoints import SavedNetwork
+from src.runs.checkpoints import Checkpoint
+from src.runs.folder import Run, find_runs, runs_folder
 from src.runs.network import trusted_network
-from src.runs.recipe import Role, settings_with
+from src.runs.recipe import Role, differences, has_recipe, recipe, recipe_of, settings_with
+from src.runs.trust import refuse_foreign_config
 from src.system.errors import UserError
+from src.system.files import local_path
+from src.training.callbacks import describe_result
 
 
 def add_trainer_options(parser: LightningArgumentParser) -> None:
@@ -28,44 +34,121 @@ def add_trainer_options(parser: LightningArgumentParser) -> None:
     parser.set_defaults({"trainer.max_epochs": 12, "trainer.num_sanity_val_steps": 0, "trainer.devices": 1})
 
 
-def saved_settings(ckpt_path: str, named: Namespace | None) -> dict[str, Any]:
+def named_in(args: list[str]) -> argparse.Namespace:
+    """What the command line names as ckpt_path, resume, model and config, before it is parsed."""
+    scanner = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("--ckpt_path", "--resume", "--model"):
+        scanner.add_argument(option, nargs="?")
+    scanner.add_argument("--config", "-c", nargs="?")
+    named = scanner.parse_known_args(args)[0]
+    for name in ("ckpt_path", "resume"):
+        if path := getattr(named, name):
+            setattr(named, name, local_path(path))
+    if named.ckpt_path is not None and named.resume is not None:
+        raise UserError("--resume continues a run, --ckpt_path starts a new run: give only one of them.")
+    return named
+
+
+def expand_paths(settings: Namespace) -> None:
+    """Expand ``~`` and ``$VAR`` in all paths. Raises a `UserError` for URLs."""
+    for name in settings_with(Role.PATH):
+        value = settings.get(name)
+        if isinstance(value, str):
+            settings[name] = local_path(value)
+        elif isinstance(value, list):
+            settings[name] = [local_path(path) for path in value]
+
+
+# --- A checkpoint ----------------------------------------------------------------------------------------------------
+
+
+def saved_settings(checkpoint: Checkpoint, named: str | None) -> dict[str, Any]:
     """The network and data settings of a checkpoint, as defaults for the parser. `named` is the value of ``--model``.
 
     Raises:
-        UserError: The file cannot be used, contains another network than the named one, or names a class that is not
-            imported: a checkpoint must never cause an import.
+        UserError: The checkpoint contains another network than the named one, or names a class that is not imported: a
+            checkpoint must never cause an import.
     """
-    saved = SavedNetwork.read(ckpt_path)
-    class_path, _ = trusted_network(saved, named.class_path if named else None)
-    data = dict(MNISTDataModule().hparams) | saved.data_arguments  # an older checkpoint lacks newer settings
+    class_path, _ = trusted_network(checkpoint, named)
+    data = dict(MNISTDataModule().hparams) | checkpoint.data_arguments  # an older checkpoint lacks newer settings
     return {
-        "model": {"class_path": class_path, "init_args": saved.arguments},
+        "model": {"class_path": class_path, "init_args": checkpoint.arguments},
         "seed_everything": data.pop("seed"),
         **{f"data.{key}": value for key, value in data.items()},
     }
 
 
 def refuse_contradictions(settings: Namespace, parser: LightningArgumentParser, saved: dict[str, Any]) -> None:
-    """Raise a `UserError` if a setting given by the user differs from that of the checkpoint."""
+    """Raise a `UserError` if a setting of the user differs from that of the checkpoint. See `saved_settings`."""
     plain = yaml.safe_load(parser.dump(settings, skip_unset=False))  # classes as their names, tuples as lists
-    given = {"seed_everything": plain["seed_everything"]} | {f"data.{key}": plain["data"][key] for key in plain["data"]}
-    given |= {f"model.{key}": value for key, value in plain["model"].get("init_args", {}).items()}
+    of_user = {"seed_everything": plain["seed_everything"]} | {
+        f"data.{key}": plain["data"][key] for key in plain["data"]
+    }
+    of_user |= {f"model.{key}": value for key, value in plain["model"].get("init_args", {}).items()}
     expected = {key: value for key, value in saved.items() if key != "model"}
     expected |= {f"model.{key}": value for key, value in saved["model"]["init_args"].items()}
     for key, value in expected.items():
         is_free = key.replace("model.", "model.init_args.") in settings_with(Role.EVALUATION)
         made_with = list(value) if isinstance(value, tuple) else value  # a checkpoint may contain either
-        if not is_free and given.get(key) != made_with:
-            raise UserError(f"--{key} {given.get(key)} contradicts {settings.ckpt_path}, which was made with {value}.")
+        if not is_free and of_user.get(key) != made_with:
+            raise UserError(
+                f"--{key} {of_user.get(key)} contradicts {settings.ckpt_path}, which was made with {value}."
+            )
 
 
-def configs_first(words: list[str], commands: Container[str]) -> list[str]:
-    """Move the configs of a command before its options, so that an option overrides every config."""
-    command = next((number for number, word in enumerate(words) if word in commands), len(words)) + 1
-    configs, options, rest = [], [], iter(words[command:])
-    for word in rest:
-        if word.partition("=")[0] in ("--config", "-c"):
-            configs += [word, *([] if "=" in word else islice(rest, 1))]
-        else:
-            options.append(word)
-    return [*words[:command], *configs, *options]
+# --- A run to resume -------------------------------------------------------------------------------------------------
+
+
+def named_run(path: str) -> Run:
+    """The run of a folder, or of a checkpoint in it. Ends the program if the run is finished."""
+    named = Path(path)
+    run = Run(named.parent.parent if named.is_file() else named)
+    if not run.config_file.is_file():
+        raise UserError(f"{path} is not a run: there is no {run.config_file}.")
+    if run.is_finished:
+        try:
+            result = describe_result(run.results["model"], "test", run.results["test"])
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{run.folder / 'results.json'} is damaged, or another version wrote it.") from None
+        print(f"{run.folder} is finished: {result}.")
+        raise SystemExit(0)
+    if not isinstance(run.config.get("trainer"), dict):
+        raise UserError(f"{run.config_file} is damaged: it has no settings of the trainer.")
+    return run
+
+
+def with_config_of(run: Run, args: list[str]) -> list[str]:
+    """The command line with the config of a run before all other settings, if it names nothing to be imported."""
+    refuse_foreign_config(run, args)
+    options = args.index("fit") + 1
+    return [*args[:options], "--config", str(run.config_file), *args[options:]]
+
+
+def newest_unfinished_run(settings: Namespace, parser: LightningArgumentParser) -> Run | None:
+    """The newest unfinished run with these settings. Every process of a training finds the same one."""
+    if settings.model is None:
+        raise UserError(NAME_A_NETWORK)
+    wanted = recipe_of(settings, parser, Role.SURROUNDINGS)
+    runs = [run for run in find_runs(runs_folder(settings)) if not run.is_finished]
+    return next((run for run in reversed(runs) if has_recipe(run, wanted, Role.SURROUNDINGS)), None)
+
+
+def refuse_other_settings(run: Run, settings: Namespace, parser: LightningArgumentParser) -> None:
+    """Raise a `UserError` if a setting differs from that of the run, and decides the result."""
+    wanted = recipe_of(settings, parser, Role.SURROUNDINGS)
+    if changed := differences(wanted, recipe(run.config, Role.SURROUNDINGS)):
+        raise UserError(f"{run.folder} was started with other settings: {', '.join(changed)}.")
+
+
+def newest_checkpoint(run: Run, named: Path) -> Checkpoint | None:
+    """The checkpoint `named`, or else the newest one of the run that is not damaged. None if it has none yet."""
+    if named.is_file():
+        return Checkpoint.read(named)
+    try:
+        return Checkpoint.read(run.checkpoint) if run.checkpoint.is_file() else None
+    except UserError as error:
+        if not run.previous_checkpoint.is_file():
+            raise
+        checkpoint = Checkpoint.read(run.previous_checkpoint)
+        print(f"{error}\nContinuing from the previous checkpoint: {checkpoint.path}", file=sys.stderr)
+        return checkpoint

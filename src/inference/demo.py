@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import gradio
 import torch
 from jinja2 import Environment, PackageLoader
+from jsonargparse.typing import PositiveInt
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.utils import make_grid
@@ -19,8 +19,9 @@ from torchvision.utils import make_grid
 from src.data.pictures import read_image
 from src.inference.predictions import short_names
 from src.runs.folder import find_runs
-from src.runs.network import TrainedNetwork
+from src.runs.network import TrainedNetwork, import_network
 from src.system.errors import UserError
+from src.system.signals import Interrupted
 
 TEMPLATES = Environment(loader=PackageLoader("src.inference", "."), autoescape=True, trim_blocks=True)
 
@@ -33,17 +34,44 @@ def newest_checkpoints(folder: Path = Path("lightning_logs")) -> list[Path]:
     return list(newest.values())
 
 
-def show(checkpoints: Sequence[Path], port: int | None, drawings: Path) -> None:
-    """Show the page to this machine alone, until the process gets a signal.
+def demo(
+    ckpt_path: Path | None = None,
+    also: list[Path] | None = None,
+    port: PositiveInt | None = None,
+    drawings: Path = Path("drawings"),
+    model: list[str] | None = None,
+) -> None:
+    """Show a page on which you draw digits for one or more networks.
 
     Args:
-        checkpoints: The networks.
-        port: Port of the page; by default the first free one from 7860 on.
+        ckpt_path: A checkpoint. Default: the newest finished run of each network in lightning_logs.
+        also: More checkpoints.
+        port: Port of the page. Default: the first free one from 7860 on.
         drawings: Folder for pictures that were read wrong.
+        model: Your own network classes (module.Class) that appear in the checkpoints.
 
     Raises:
         UserError: The port is taken, or a checkpoint can't be used.
     """
+    import gradio  # noqa: F401
+
+    for class_path in model or []:
+        import_network(class_path)
+    if ckpt_path is None and also:
+        raise UserError(
+            "Name a checkpoint before --also: --ckpt_path lightning_logs/lenet5/version_0/checkpoints/last.ckpt"
+        )
+    checkpoints = newest_checkpoints() if ckpt_path is None else [ckpt_path, *(also or [])]
+    try:
+        show(checkpoints, port, drawings)
+    except Interrupted:
+        print("The demo has ended.")
+
+
+def show(checkpoints: Sequence[Path], port: int | None, drawings: Path) -> None:
+    """Show the page to this machine alone, until the process gets a signal. For the arguments, see `demo`."""
+    import gradio
+
     networks = {name: TrainedNetwork(Path(path)) for name, path in short_names([*map(str, checkpoints)]).items()}
     page = _page(networks, drawings)
     for name, network in networks.items():
@@ -61,8 +89,9 @@ def show(checkpoints: Sequence[Path], port: int | None, drawings: Path) -> None:
         page.close(verbose=False)
 
 
-def _page(networks: dict[str, TrainedNetwork], drawings: Path) -> gradio.Blocks:
-    """Lay out the page and connect its events."""
+def _page(networks: dict[str, TrainedNetwork], drawings: Path) -> Any:
+    """Lay out the page, a `gradio.Blocks`, and connect its events."""
+    import gradio
 
     def drawn(event: gradio.EventData) -> tuple[bytes | None, str]:
         return answer(base64.b64decode(event.picture.partition(",")[2]), networks)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 from tqdm import tqdm
 
-from src.runs.network import BATCH, TrainedNetwork
+from src.runs.folder import run_folder
+from src.runs.network import BATCH, TrainedNetwork, import_network
 from src.system.errors import UserError
 from src.system.files import write_whole
 
@@ -45,22 +46,32 @@ class RawToProbabilities(nn.Module):
         return self.read(images)
 
 
-def export(trained: TrainedNetwork, folder: Path) -> None:
-    """Write ``model.onnx`` and ``model.pt2``, if both give the same answers as the network, and print how to use them.
+def export(
+    ckpt_path: Path | None = None, output: Path | None = None, data_dir: Path | None = None, model: str | None = None
+) -> None:
+    """Export a checkpoint to ONNX and torch.export, and check both on the test images.
+
+    Writes ``model.onnx`` and ``model.pt2``, if both give the same answers as the network, and prints how to use them.
 
     Args:
-        trained: The network with its data.
-        folder: Is made if it doesn't exist.
+        ckpt_path: The checkpoint.
+        output: Folder to write to. Default: the run folder.
+        data_dir: Folder of the data. Default: that of the training.
+        model: Class of your own network (module.Class), if it is one.
 
     Raises:
-        UserError: A package is missing, the network can't be exported or an exported file gives other answers.
+        UserError: The network can't be exported, or an exported file gives other answers.
     """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise UserError(f'{error.name} is not installed. An export needs: pip install -e ".[export]"') from None
+    import onnx  # noqa: F401
+    import onnxruntime  # noqa: F401
+    import onnxscript  # noqa: F401
+
+    if ckpt_path is None:
+        raise UserError("Name a checkpoint: --ckpt_path lightning_logs/lenet5/version_0/checkpoints/last.ckpt")
+    trained = TrainedNetwork(ckpt_path, import_network(model) if model is not None else None)
+    if data_dir is not None:
+        trained.datamodule.data_dir = data_dir
+    folder = output or run_folder(ckpt_path)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is not a folder.")
     trained.datamodule.prepare_data()

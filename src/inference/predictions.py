@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from src.models import Classifier
 from src.runs.folder import run_folder
 from src.runs.network import TrainedNetwork
 from src.system.errors import UserError
-from src.system.files import replace_when_whole, write_whole
+from src.system.files import replace_when_whole, write_json, write_whole
 from src.system.processes import gather_shares
 
 Answer = dict[str, Any]  # digit, confidence, runner_up
@@ -101,10 +100,10 @@ def _write(networks: dict[str, str], rows: list[Row], files: list[ImageFile], co
     """Write the files and print where they are, and for pictures the answers too."""
     folder = run_folder(Path(next(iter(networks.values()))))
     table, data = folder / "predictions.csv", folder / "predictions.json"
+    write_whole(table, _as_csv(list(networks), rows).encode())
+    write_json(data, {"checkpoints": networks, "predictions": rows})
     if files:
         _print_table(list(networks), rows)
-    write_whole(table, _as_csv(list(networks), rows).encode())
-    write_whole(data, f"{json.dumps({'checkpoints': networks, 'predictions': rows}, indent=1)}\n".encode())
     predicted = [row for row in rows if row["answers"]]
     if contact_sheet is not None and predicted:
         images = [file.image_HW for file in files if file.image_HW is not None]

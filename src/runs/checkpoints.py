@@ -26,11 +26,55 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 CLASS_PATH, INSTANTIATOR = "_class_path", "_instantiator"
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and verified, as plain data."""
+
+    path: Path
+    content: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Checkpoint":
+        """Read a checkpoint file. Raises the errors of `load_checkpoint`."""
+        return cls(Path(path), load_checkpoint(path))
+
+    @property
+    def class_path(self) -> str | None:
+        """The class of the network; None if this command line did not write the checkpoint."""
+        return self.content.get("hyper_parameters", {}).get(CLASS_PATH)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the network."""
+        return self._arguments("hyper_parameters")
+
+    @property
+    def data_arguments(self) -> dict[str, Any]:
+        """The arguments of the data module."""
+        return self._arguments("datamodule_hyper_parameters")
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The state of the network."""
+        return self.content["state_dict"]
+
+    def _arguments(self, key: str) -> dict[str, Any]:
+        arguments = self.content.get(key, {})
+        return {name: value for name, value in arguments.items() if name not in (CLASS_PATH, INSTANTIATOR)}
+
+
 class CheckedCheckpointIO(TorchCheckpointIO):
     """Saves to a temporary file in the same folder, syncs and renames it; loads with `load_checkpoint`.
 
     The checkpoint that ``last.ckpt`` replaces is kept beside it as ``previous.ckpt``.
+
+    Args:
+        checkpoint: One that the command has read already. Its file is not read again.
     """
+
+    def __init__(self, checkpoint: Checkpoint | None = None) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
@@ -54,30 +98,9 @@ class CheckedCheckpointIO(TorchCheckpointIO):
             raise UserError(f"Cannot write a checkpoint to {path.parent}: {reason}.{kept}") from cause
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        if self.checkpoint is not None and Path(path) == self.checkpoint.path:
+            return dict(self.checkpoint.content)
         return load_checkpoint(path)
-
-
-@dataclass(frozen=True)
-class SavedNetwork:
-    """What a checkpoint contains of a network and its data settings, as plain data."""
-
-    path: Path
-    class_path: str | None  # None: it was not saved by this command line
-    arguments: dict[str, Any]  # of the network
-    data_arguments: dict[str, Any]  # of the data module
-    weights: dict[str, Tensor]
-
-    @classmethod
-    def read(cls, path: str | Path) -> "SavedNetwork":
-        """Read a checkpoint file. Raises the errors of `load_checkpoint`."""
-        checkpoint = load_checkpoint(path)
-        network, data = (
-            {name: value for name, value in checkpoint.get(key, {}).items() if name != INSTANTIATOR}
-            for key in ("hyper_parameters", "datamodule_hyper_parameters")
-        )
-        class_path = network.pop(CLASS_PATH, None)
-        data.pop(CLASS_PATH, None)
-        return cls(Path(path), class_path, network, data, checkpoint["state_dict"])
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """The folder of a run: its files, whether the run is finished, and whether a training is using it."""
 
 import json
+import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from src.system.errors import UserError
 from src.system.files import locked
 
 LOCK = ".lock"
+EVENTS = "events.out.tfevents.*"  # TensorBoard's files
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,18 @@ class Run:
         """Whether no training has written anything."""
         return self.folder.is_dir() and [path.name for path in self.folder.iterdir()] == [LOCK]
 
-    def remove(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)  # Windows keeps a locked file
+    def discard(self) -> None:
+        """Remove what a training writes before its first step, and the folders that are empty then.
+
+        For the process that made the folder. Files of others, and the folders with them, stay.
+        """
+        for pattern in (LOCK, "config.yaml", EVENTS, f"*/{EVENTS}"):
+            for path in self.folder.glob(pattern):
+                with suppress(OSError):  # Windows keeps a locked file
+                    path.unlink()
+        for folder in (*self.folder.glob("*/"), self.folder):
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
 
 
 def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
@@ -115,7 +125,15 @@ def short_name(class_path: str) -> str:
 
 def find_runs(folder: Path) -> list[Run]:
     """All runs in `folder` and below, sorted by their numbers."""
-    return [Run(path.parent) for path in sorted(folder.rglob("config.yaml"), key=_by_number)]
+    runs, seen = [], set()
+    for path, subfolders, files in os.walk(folder, followlinks=True):  # as TensorBoard does
+        if (real := os.path.realpath(path)) in seen:  # a link to a folder above would have no end
+            subfolders.clear()
+            continue
+        seen.add(real)
+        if "config.yaml" in files:
+            runs.append(Run(Path(path)))
+    return sorted(runs, key=lambda run: _by_number(run.folder))
 
 
 def _by_number(path: Path) -> list[tuple[int, str]]:

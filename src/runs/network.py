@@ -10,8 +10,8 @@ from torch import Tensor
 
 from src.data import MNISTDataModule
 from src.models import Classifier
-from src.runs.checkpoints import SavedNetwork
-from src.runs.trust import foreign_argument, imported_module, no_imports
+from src.runs.checkpoints import Checkpoint
+from src.runs.trust import foreign_argument, imported_module
 from src.system.errors import UserError, reason
 
 BATCH = 128  # images at once; in larger batches, CNN takes nearly twice the time on the CPU
@@ -29,14 +29,13 @@ class TrainedNetwork:
     """
 
     def __init__(self, path: Path, named: str | None = None) -> None:
-        saved = SavedNetwork.read(path)
+        saved = Checkpoint.read(path)
         class_path, network = trusted_network(saved, named)
         parser = ArgumentParser(exit_on_error=False)
         try:
             self.datamodule = MNISTDataModule(**saved.data_arguments)
             parser.add_class_arguments(network, "network", fail_untyped=False)
-            with no_imports():  # not while the network is built: its own code may import something
-                config = parser.parse_object({"network": saved.arguments})
+            config = parser.parse_object({"network": saved.arguments})
             self.network: Classifier = parser.instantiate(config).network
         except Exception as error:  # the class may have changed, or raise anything
             raise UserError(f"{path} does not fit the current {class_path}: {reason(error)}") from None
@@ -55,7 +54,7 @@ class TrainedNetwork:
                 yield self.read(batch_NHW)
 
 
-def load_weights(network: Classifier, saved: SavedNetwork) -> None:
+def load_weights(network: Classifier, saved: Checkpoint) -> None:
     """Load the weights of a checkpoint. Raises a `UserError` if they do not fit the network."""
     try:
         network.load_state_dict(saved.weights)
@@ -64,7 +63,7 @@ def load_weights(network: Classifier, saved: SavedNetwork) -> None:
         raise UserError(f"{saved.path} does not fit the current {name}: {reason(error)}") from None
 
 
-def trusted_network(saved: SavedNetwork, named: str | None) -> tuple[str, type[Classifier]]:
+def trusted_network(saved: Checkpoint, named: str | None) -> tuple[str, type[Classifier]]:
     """The class of a saved network and its name, if its module is imported: a checkpoint must never cause an import.
 
     If the user named a class with ``--model``, it must be the same.
@@ -82,7 +81,7 @@ def trusted_network(saved: SavedNetwork, named: str | None) -> tuple[str, type[C
         raise UserError(f"{saved.path} contains {short}, not {named}.")
     if network is None:
         raise UserError(f"{saved.path} contains {class_path}. If you trust that module, add: --model {class_path}")
-    if argument := foreign_argument(saved.arguments):
+    if argument := foreign_argument(network, saved.arguments):
         raise UserError(
             f"{saved.path} was made with {argument}, which is not an imported torch module. "
             "If you trust it, import it in the module of your network."
@@ -92,8 +91,8 @@ def trusted_network(saved: SavedNetwork, named: str | None) -> tuple[str, type[C
 
 def imported_network(class_path: str) -> type[Classifier] | None:
     """The network class of that name if its module is imported already, else None."""
-    found = imported_module(class_path)
-    return found if found is not None and issubclass(found, Classifier) else None
+    network = imported_module(class_path)
+    return network if network is not None and issubclass(network, Classifier) else None
 
 
 def import_network(class_path: str) -> str:

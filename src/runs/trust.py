@@ -1,22 +1,23 @@
-"""What a run may name in its config.yaml and checkpoints. It is data: nothing in it is imported or called."""
+"""What a run folder may name. A config that the user names is code; a checkpoint and the config of a run are data.
 
+The parser imports what a text names, wherever a setting takes a class or a function, and reads files and JSON. So data
+goes to the parser only if it has no text with which the parser could do that, beside those that are trusted here.
+"""
+
+import inspect
 import re
+import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from importlib.abc import MetaPathFinder
-from importlib.util import find_spec
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonargparse import set_parsing_settings
 from torch import nn
 
 from src.runs.folder import Run
 from src.system.errors import UserError
 
-# Classes of Lightning that take plain values only, no functions.
+# Classes that take plain values only, no functions.
 LIGHTNING = {
     "callbacks": (
         "DeviceStatsMonitor",
@@ -35,90 +36,62 @@ LIGHTNING = {
     "profilers": ("AdvancedProfiler", "SimpleProfiler"),
 }
 TRUSTED = {f"lightning.pytorch.{module}.{name}" for module, names in LIGHTNING.items() for name in names}
-# No setting names a class or function of the standard library: it could run a program or delete files.
-set_parsing_settings(import_path_denylist=[*sys.stdlib_module_names])
-DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+TRUSTED |= {"src.models.LeNet5", "src.models.CNN", "src.tensorboard.logger.RunLogger"}
+# Settings of the Trainer, and of the classes above, that are paths.
+PATHS = {"default_root_dir", "dirpath", "filename", "save_dir"}
+PLAIN_TEXT = re.compile(r"[\w%+:,-]*|[\d.e+-]+")  # no name with a dot, no path, no JSON
 
 
-def refuse_foreign_code(run: Run, given: dict[str, Any]) -> None:
-    """Check the names in the config of a run before the parser imports them.
+def refuse_foreign_config(run: Run, args: Collection[str]) -> None:
+    """Raise a `UserError` if the config of a run names what is neither trusted nor on the command line `args`."""
+    named = {part for arg in args for part in arg.split("=", 1)}
+    for section in ("model", "trainer"):
+        if name := _foreign_text(run.config.get(section), named, is_trainer=section == "trainer"):
+            raise UserError(
+                f"{run.config_file} names {name}, which would be imported. If you trust it: {_with_config(run)}"
+            )
 
-    Trusted are the networks of this package, network modules that are imported already, classes of Lightning that take
-    plain values, and what the user named.
 
-    Args:
-        run: The run to resume.
-        given: The settings of the user, in which names are trusted.
+def resume_command(run: Run) -> str:
+    """The command line that resumes a run."""
+    try:
+        refuse_foreign_config(run, ())
+    except UserError:
+        return _with_config(run)
+    return f"python -m src fit --resume {shlex.quote(str(run.folder))}"
 
-    Raises:
-        UserError: The config names something else.
+
+def _with_config(run: Run) -> str:
+    return shlex.join(["python", "-m", "src", "fit", "--config", str(run.config_file), "--resume", str(run.folder)])
+
+
+def foreign_argument(network: type, arguments: dict[str, Any]) -> str | None:
+    """The first text in the arguments of a network that is neither plain nor an `nn.Module` imported already, or None.
+
+    A text whose parameter is annotated with `str` is never imported.
     """
-    model = run.config.get("model")
-    network = model.get("class_path") if isinstance(model, dict) else model
-    for name in _importable({key: value for key, value in run.config.items() if key in ("model", "trainer")}):
-        full = {name} | {trusted for trusted in TRUSTED if trusted.endswith(f".{name}")}
-        if not (full & (TRUSTED | set(_importable(given))) or imported_module(name)):
-            option = f"--model {name}" if name == network else "the --config that names it"
-            raise UserError(f"{run.config_file} names {name}, which would be imported. If you trust it, add {option}.")
-
-
-def foreign_argument(arguments: dict[str, Any]) -> str | None:
-    """The first name in the arguments of a network that is not an `nn.Module` imported already, or None.
-
-    A checkpoint with such a name is refused.
-    """
-    for name in _importable(arguments):
-        root = name.partition(".")[0]
-        is_text = root != name and root not in sys.modules and find_spec(root) is None  # for example weights.pt
-        if not is_text and imported_module(name) is None:
-            return name
-    return None
+    parameters = inspect.signature(network).parameters
+    texts = {name for name, one in parameters.items() if one.annotation in (str, str | None, "str", "str | None")}
+    return _foreign_text({name: value for name, value in arguments.items() if name not in texts})
 
 
 def imported_module(class_path: str) -> type[nn.Module] | None:
     """The subclass of `nn.Module` of that name if its Python module is imported already, else None."""
     module, _, name = class_path.rpartition(".")
-    found = getattr(sys.modules.get(module), name, None)
-    return found if isinstance(found, type) and issubclass(found, nn.Module) else None
+    imported = getattr(sys.modules.get(module), name, None)
+    return imported if isinstance(imported, type) and issubclass(imported, nn.Module) else None
 
 
-class _NoImports(MetaPathFinder):
-    """Finds no module, so that none is imported, except those that Python and the parser import when they need them."""
-
-    PARSER = {"argcomplete", "attr", "attrs", "docstring_parser", "jsonargparse", "pydantic", "typeshed_client", "yaml"}
-    ALLOWED = sys.stdlib_module_names | PARSER | {"lightning", "torch"}
-
-    def find_spec(self, name: str, *args: Any) -> None:
-        if name.partition(".")[0] not in self.ALLOWED:
-            raise ModuleNotFoundError(f"{name} was not imported, because a file must not cause an import")
-
-
-@contextmanager
-def no_imports() -> Iterator[None]:
-    """Import nothing while the parser reads what a run folder or a checkpoint contains.
-
-    The parser also imports names in strings, and in files that strings name. A check cannot find all of them.
-    """
-    finder = _NoImports()
-    sys.meta_path.insert(0, finder)
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(finder)
-
-
-def _importable(value: Any, key: str = "") -> Iterator[str]:
-    """Every string, at any depth, that the parser may import: class paths, and dotted names, except paths of files."""
+def _foreign_text(value: Any, named: Collection[str] = (), key: str = "", is_trainer: bool = False) -> str | None:
     if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _importable(inner, str(name))
+        texts = (_foreign_text(inner, named, str(name), is_trainer) for name, inner in value.items())
     elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _importable(inner, key)
-    elif isinstance(value, str | Path):
-        with suppress(yaml.YAMLError, ValueError):  # the parser reads a string as YAML or JSON
-            if isinstance(nested := yaml.safe_load(str(value)), dict | list):
-                yield from _importable(nested, key)
-        is_file = key in ("config", "ckpt_path", "resume", "data_dir", "default_root_dir", "dirpath", "save_dir")
-        if not is_file and (key == "class_path" or DOTTED_NAME.fullmatch(str(value))):
-            yield str(value)
+        texts = (_foreign_text(inner, named, key, is_trainer) for inner in value)
+    elif not isinstance(value, str | Path) or (is_trainer and key in PATHS):
+        return None
+    else:
+        text = str(value)
+        is_plain = PLAIN_TEXT.fullmatch(text) and key != "class_path" and not Path(text).is_file()
+        is_trusted = is_plain or text in TRUSTED or text in named or (not is_trainer and imported_module(text))
+        return None if is_trusted else text
+    return next(filter(None, texts), None)

@@ -5,6 +5,13 @@ class UserError(Exception):
     """A mistake that the user can correct. The command line prints its message without a traceback."""
 
 
+def user_error_in(error: BaseException | None) -> UserError | None:
+    """The `UserError` that an exception is, or that caused it: jsonargparse wraps what a class raises. Or else None."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def reason(error: BaseException) -> str:
     """Describe an exception in one line: its type, unless the message is enough, and the message."""
     message = " ".join(str(error).split())[:300]

@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from filelock import FileLock
+
+from src.system.errors import UserError
 
 # What NFS and some network or FUSE mounts answer to a lock.
 CANNOT_LOCK = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL}
@@ -52,6 +55,13 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def local_path(text: str | Path) -> str:
+    """Expand ``~`` and ``$VAR`` in a path. Raises a `UserError` for a URL such as ``s3://bucket/folder``."""
+    if re.match(r"[A-Za-z][\w+.-]+:/", str(text)):  # `Path` has one slash
+        raise UserError(f"{text} is not a path on this machine. Copy or mount it, and name the folder.")
+    return str(Path(os.path.expandvars(text)).expanduser())
 
 
 @contextmanager

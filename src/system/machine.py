@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -43,7 +44,7 @@ def tensorboard_command(logdir: str | Path) -> str:
     program = str(Path(sys.executable).with_name("tensorboard"))
     with suppress(ValueError):  # on Windows, there is no relative path to another drive
         program = os.path.relpath(program)
-    return f"{program} --host localhost --logdir {logdir}"
+    return shlex.join([program, "--host", "localhost", "--logdir", str(logdir)])
 
 
 def cpu_cores() -> int:

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.model_summary import ModelSummary
 from lightning.pytorch.utilities.seed import isolate_rng
 from tensorboard.compat.proto.event_pb2 import Event
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from src import plots
 from src.system.machine import describe_machine
-from src.system.processes import gather_shares
+from src.system.processes import GatheredLogits
 from src.tensorboard import projector
 from src.tensorboard.logger import RunLogger
 from src.tensorboard.network import copy_network, graph, predict
@@ -25,7 +25,7 @@ BINS = 64  # of a histogram; TensorBoard draws 30
 
 
 @dataclass(eq=False)
-class TensorBoard(Callback):
+class TensorBoard(GatheredLogits):
     """What TensorBoard shows beside the curves.
 
     None of it changes the training. Pictures of the test use its outputs, so they need no second pass. Pictures over
@@ -99,18 +99,9 @@ class TensorBoard(Callback):
         for name, figure in drawn.items():
             trainer.logger.writer("train").add_figure(f"pictures/{name}", figure, epoch)
 
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.logits: list[Tensor] = []  # (n, K) of each batch
-
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
-    ) -> None:
-        if isinstance(outputs, Tensor):  # a subclass may return something else
-            self.logits.append(outputs)
-
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Collective: every process calls it, and the first one draws.
-        logits_NK = gather_shares([share.float().cpu() for share in self.logits]) if self.logits else None
+        logits_NK = self.gather_logits()
         if not isinstance(trainer.logger, RunLogger) or not trainer.is_global_zero or logits_NK is None:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]

@@ -15,6 +15,9 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.plugins.hparams import summary_v2 as hparams_summary
 from torch.utils.tensorboard import SummaryWriter
 
+from src.system.errors import UserError
+from src.system.files import local_path
+
 SUB_RUNS = {"train": "train", "val": "validation", "test": "test"}
 PER_EPOCH = ("learning_rate", "epoch_seconds")  # curves of the sub-run train
 EVENTS = "events.out.tfevents.*"  # TensorBoard's files
@@ -34,7 +37,9 @@ class RunLogger(TensorBoardLogger):
     """
 
     def __init__(self, save_dir: str, name: str = "default", version: int | str | None = None) -> None:
-        super().__init__(save_dir, name=name, version=version)
+        super().__init__(local_path(save_dir), name=name, version=version)
+        self.is_resumed = False  # whether this training goes on in the folder of an earlier one
+        self.has_made_folder = False  # whether this process has made the folder
         self._writers: dict[str, SummaryWriter] = {}
         self._validation: dict[str, tuple[float, int]] = {}  # tag → value and epoch of the newest validation
         # tag → sub-run → epoch → value
@@ -48,9 +53,24 @@ class RunLogger(TensorBoardLogger):
         while True:
             try:
                 Path(self.root_dir, f"version_{version}").mkdir(parents=True)
+                self.has_made_folder = True
                 return version
             except FileExistsError:
                 version += 1
+
+    @rank_zero_only
+    def make_folder(self) -> None:
+        """Make the folder of a new run. Raises a `UserError` if there is one with files in it."""
+        folder = Path(self.log_dir)  # makes it, if its number is chosen
+        if self.is_resumed or self.has_made_folder:
+            return
+        try:
+            folder.mkdir(parents=True)
+            self.has_made_folder = True
+        except FileExistsError:
+            if not folder.is_dir() or any(folder.iterdir()):
+                text = "is not empty, and is not the run to resume. Choose another folder, or name it with --resume."
+                raise UserError(f"{folder} {text}") from None
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -91,7 +111,7 @@ class RunLogger(TensorBoardLogger):
         for tag, sub_runs in curves.items():
             for sub_run, points in sub_runs.items():
                 if sub_run not in SUB_RUNS.values():
-                    raise ValueError(f"{sub_run} is not a sub-run")
+                    raise UserError(f"The checkpoint has curves of {sub_run}, which is not a sub-run. Use another one.")
                 for epoch, value in points.items():
                     self._add_point(tag, sub_run, epoch, value)
         finished_epochs = self.curves["learning_rate"]["train"]
@@ -136,8 +156,8 @@ class RunLogger(TensorBoardLogger):
         """Return the writer of a sub-run. Only for the process with rank 0."""
         if sub_run not in self._writers:
             folder = Path(self.log_dir, sub_run)
-            for events in folder.glob(EVENTS):
-                events.unlink()  # of an interrupted training; `resume` writes its curves again
+            for events in folder.glob(EVENTS) if self.is_resumed else ():
+                events.unlink()  # of the training that goes on; `resume` writes its curves again
             self._writers[sub_run] = SummaryWriter(str(folder))
         return self._writers[sub_run]
 

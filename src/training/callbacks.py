@@ -1,6 +1,5 @@
 """Callbacks of a training: progress bar, curves, and the summary at the end."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,11 @@ from lightning.pytorch.callbacks import Timer, TQDMProgressBar
 
 from src import plots
 from src.models import Classifier
-from src.system.files import replace_when_whole, write_whole
+from src.runs.answers import write_answers
+from src.runs.folder import Run, run_folder
+from src.system.files import replace_when_whole, write_json
 from src.system.machine import describe_machine, tensorboard_command
+from src.system.processes import GatheredLogits
 from src.tensorboard.logger import RunLogger, curve_of
 from src.training.stopping import last_checkpoint
 
@@ -75,6 +77,34 @@ class Curves(Callback):
             trainer.logger.resume(checkpoint.get("curves", {}), checkpoint["global_step"])
 
 
+class WriteAnswers(GatheredLogits):
+    """Writes ``answers.npz`` into the run folder after the test.
+
+    Args:
+        ckpt_path: The checkpoint that is tested, if there is no training. If it is the newest one of a run, and all
+            images are tested, the run gets the answers.
+    """
+
+    def __init__(self, ckpt_path: str | None = None) -> None:
+        self.ckpt_path = ckpt_path
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        logits_NK = self.gather_logits()  # collective: before a process returns
+        if not trainer.is_global_zero or logits_NK is None:
+            return
+        images_NHW, labels_N = trainer.datamodule.test  # type: ignore[attr-defined]
+        n_images = len(logits_NK)
+        if self.ckpt_path is not None:
+            run = Run(run_folder(Path(self.ckpt_path)))
+            if run.checkpoint != Path(self.ckpt_path) or not run.config_file.is_file() or n_images < len(labels_N):
+                return
+        elif isinstance(trainer.logger, RunLogger):
+            run = Run(Path(trainer.logger.log_dir))
+        else:
+            return
+        write_answers(run.folder, logits_NK.softmax(dim=1), images_NHW[:n_images], labels_N[:n_images])
+
+
 class RunSummary(Callback):
     """Writes accuracy.png, loss.png and results.json after the test, and prints the result.
 
@@ -95,10 +125,13 @@ class RunSummary(Callback):
         last_batch = trainer.fit_loop.epoch_loop.batch_progress.current.completed
         stopped_early = last_batch < trainer.num_training_batches or (planned is not None and epochs < planned)
         minutes, rest = divmod(round(seconds), 60)
-        print(describe_result(type(pl_module).__name__, "test", test))
         of_planned = f"{f' of {planned}' if planned else ''}, stopped early after step {trainer.global_step:,}"
-        print(f"Epochs: {epochs}{of_planned if stopped_early else ''}, in {minutes} min {rest} s with validation")
+        lines = [
+            describe_result(type(pl_module).__name__, "test", test),
+            f"Epochs: {epochs}{of_planned if stopped_early else ''}, in {minutes} min {rest} s with validation",
+        ]
         if not isinstance(trainer.logger, RunLogger):
+            print("\n".join(lines))
             print_weights(trainer)
             return
         results = {
@@ -120,10 +153,9 @@ class RunSummary(Callback):
         for metric in ("accuracy", "loss"):
             with replace_when_whole(run / f"{metric}.png") as file:
                 plots.training_curves(trainer.logger.curves[metric], metric).savefig(file, format="png", dpi=120)
-        # Written last: a run with this file counts as finished.
-        write_whole(run / "results.json", f"{json.dumps(results, indent=2)}\n".encode())
-        print(f"Run:    {run}")
-        print(f"Curves: {tensorboard_command(trainer.logger.save_dir)}")
+        # Written last: a run with this file counts as finished. Printed afterwards: a closed pipe must not prevent it.
+        write_json(run / "results.json", results)
+        print("\n".join([*lines, f"Run:    {run}", f"Curves: {tensorboard_command(trainer.logger.save_dir)}"]))
 
 
 def _planned_epochs(trainer: Trainer) -> int | None:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from src.system.files import locked
 from src.system.machine import cpu_cores
-from src.training.stopping import SIGNALS, Interrupted, handling_signals
+from src.system.signals import SIGNALS, Interrupted, temporary_handler
 
 BAR = re.compile(r"\| *\d+/[\d?]+ \[")  # any of Lightning's progress bars
 TRAINING_BAR = re.compile(r"(Epoch [\d/]+): +(\d+%)\|")
@@ -181,7 +181,7 @@ def _passing_on_signals(active: dict[int, _Process]) -> Iterator[list[int]]:
         received.append(number)
         _send(active, number)  # a terminal sends it to all processes; twice counts once
 
-    with handling_signals(pass_on):
+    with temporary_handler(pass_on):
         try:
             yield received
         except Exception:

@@ -1,10 +1,9 @@
 """Ends or saves a training early: on a signal, on a loss that is NaN or infinite, at intervals."""
 
 import os
-import signal
+import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -17,24 +16,17 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelChec
 from torch import Tensor
 
 from src.runs.checkpoints import LAST
+from src.runs.folder import Run
+from src.runs.trust import resume_command
 from src.system.errors import UserError
+from src.system.signals import Interrupted, set_handler
 from src.tensorboard.logger import RunLogger
 
-# Ctrl-C, what a cluster sends, a closed terminal, SLURM before its time limit; Windows has only the first two.
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 # Steps between checks. Reading a value from the GPU waits for all work queued on it, and a reduction over two
 # processes took 1.3 of the 29 ms of a step of LeNet5.
 CHECK_EVERY = 20
 NO_PLATEAU = "A training with ReduceLROnPlateau cannot be resumed exactly: Lightning loses one of its updates."
 SAME_SIGNAL = 0.5  # seconds, in which srun, torchrun or `compare` may pass on a signal that the process got already
-
-
-class Interrupted(BaseException):
-    """A signal ended the program; a training was saved first. Not an error, so no `except Exception` catches it."""
-
-    def __init__(self, signal_number: int, message: str) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + signal_number
 
 
 class Stopping(Callback):
@@ -61,7 +53,7 @@ class Stopping(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_at = time.monotonic()
-        handle_signals(self._receive)  # Lightning restores the handlers after the training
+        set_handler(self._receive)  # Lightning restores the handlers after the training
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, GradientAccumulationScheduler):  # not asked after a resume inside an epoch
                 trainer.accumulate_grad_batches = callback.get_accumulate_grad_batches(trainer.current_epoch)
@@ -117,7 +109,7 @@ class Stopping(Callback):
             self.agreed = number
             self._stop_if_agreed(trainer)
 
-        handle_signals(end)
+        set_handler(end)
         self._agree(trainer)  # on a signal since the end of the training
         self._stop_if_agreed(trainer)
 
@@ -153,17 +145,14 @@ class Stopping(Callback):
         is_finished = trainer.max_epochs is not None and trainer.current_epoch == trainer.max_epochs
         epoch = trainer.current_epoch + (not is_finished)  # counted from 1
         where = f"Stopped in epoch {epoch}, after step {trainer.global_step:,}"
-        network = type(trainer.lightning_module)
-        module = network.__module__
-        named = "" if module.startswith("src.") else f" --model {module}.{network.__qualname__}"
         if (path := last_checkpoint(trainer)) is None:
             raise Interrupted(self.agreed, f"{where}. Nothing was saved.")
         if _has_plateau(trainer):
             raise Interrupted(self.agreed, f"{where}, saved in {path}. {NO_PLATEAU}")
-        go_on = f"the same command and --ckpt_path {path}"
+        command = f"the same command and --ckpt_path {shlex.quote(str(path))}"
         if isinstance(trainer.logger, RunLogger):
-            go_on = f"python -m src fit --resume {trainer.logger.log_dir}{named}"
-        raise Interrupted(self.agreed, f"{where}. Go on with: {go_on}")
+            command = resume_command(Run(Path(trainer.logger.log_dir)))
+        raise Interrupted(self.agreed, f"{where}. Go on with: {command}")
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -181,44 +170,6 @@ def last_checkpoint(trainer: Trainer) -> Path | None:
     """The path of ``last.ckpt``; None if this training saves no checkpoints."""
     callbacks = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, LastCheckpoint)]
     return Path(callbacks[0].dirpath, LAST) if callbacks and callbacks[0].dirpath else None
-
-
-def handle_signals(handler: Callable[[int, FrameType | None], None]) -> None:
-    """Set the handler of all `SIGNALS` that are not ignored, as nohup ignores SIGHUP."""
-    for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, handler)
-
-
-@contextmanager
-def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """As `handle_signals`. Restore the handlers at the end."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    handle_signals(handler)
-    try:
-        yield
-    finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
-
-
-@contextmanager
-def interrupted_by_signals() -> Iterator[None]:
-    """Raise `Interrupted` on a signal. A second one ends the process at once.
-
-    During a training, `Stopping` handles the signals.
-    """
-    received = False
-
-    def end(number: int, frame: FrameType | None) -> None:
-        nonlocal received
-        if received:
-            os._exit(128 + number)
-        received = True
-        raise Interrupted(number, "Stopped.")
-
-    with handling_signals(end):
-        yield
 
 
 def _has_plateau(trainer: Trainer) -> bool:

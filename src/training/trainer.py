@@ -1,11 +1,14 @@
-"""A training from beginning to end: logger, callbacks, fit, test.
+"""A training from beginning to end: the Trainer, fit, test.
 
-`src.cli.main` builds data, network and Trainer from the command line. This module lists what the Trainer gets, and in
-which order. To add a callback to all trainings, add it to `training_callbacks`.
+`src.cli.main` builds data and network from the command line. This module builds the Trainer and lists what it gets, and
+in which order. To add a callback to all trainings, add it to `training_callbacks`.
 """
 
+import atexit
 import copy
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,42 +16,91 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer, WeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, Timer, WeightAveraging
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from src.data import MNISTDataModule
 from src.models import Classifier
-from src.runs.checkpoints import CLASS_PATH, INSTANTIATOR, CheckedCheckpointIO, load_checkpoint
-from src.runs.folder import Run
+from src.runs.checkpoints import CLASS_PATH, INSTANTIATOR, CheckedCheckpointIO, Checkpoint
+from src.runs.folder import Run, runs_folder
 from src.runs.trust import foreign_argument
 from src.system.errors import UserError
-from src.system.processes import cluster_environment
+from src.system.processes import cluster_environment, limit_waiting, refuse_other_processes
 from src.tensorboard.logger import RunLogger
-from src.training.callbacks import Curves, RunSummary, print_weights
+from src.training.callbacks import Curves, Progress, RunSummary, WriteAnswers, print_weights
 from src.training.randomness import RandomState
 from src.training.resuming import Resuming
 from src.training.stopping import LastCheckpoint, Stopping
+from src.training.unsupported import refuse_no_batches, refuse_unsupported, refuse_unsupported_strategy
 
 
-def run_logger(runs_folder: Path, run: Run | None = None) -> RunLogger:
-    """The logger of a new run in `runs_folder`, or of the run to resume."""
-    folder = run.folder.parent if run else runs_folder
-    return RunLogger(str(folder.parent), folder.name, run.folder.name if run else None)
-
-
-def training_callbacks(settings: Namespace, save_best: bool) -> list[Callback]:
-    """The callbacks of every training, in the order in which Lightning calls them.
+def training_trainer(
+    parser: LightningArgumentParser,
+    config: Namespace,
+    built: Namespace,
+    save_best: bool,
+    run: Run | None = None,
+    checkpoint: Checkpoint | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Trainer:
+    """The Trainer of a training, for `fit` and for a trial of a search.
 
     Args:
-        settings: Of ``fit``.
+        parser: The parser of ``fit``.
+        config: Its settings, which become config.yaml.
+        built: The same settings, with the objects that they describe.
         save_best: Whether to save best.ckpt beside last.ckpt: the epoch with the highest validation accuracy.
+        run: The run to make or, if it has a config, to resume. By default a new one with the next free number.
+        checkpoint: What the training starts from.
+        callbacks: Are added to those of every training.
     """
-    timer = Timer(duration=settings.trainer.max_time)
-    stopping = Stopping(settings.save_every_n_steps, settings.save_every_n_minutes)
-    callbacks = [timer, Resuming(), RandomState(), Curves(), RunSummary(timer), stopping]
-    if settings.trainer.enable_checkpointing is not False and not settings.trainer.barebones:
+    settings = built.trainer
+    refuse_no_batches("fit", settings)
+    user_callbacks = as_list(settings.callbacks)
+    refuse_unsupported(settings, user_callbacks, config.ckpt_path)
+    is_resumed = run is not None and run.config_file.is_file()
+    is_bare = bool(settings.barebones)
+    all_callbacks = [*user_callbacks, built.tensorboard, *_progress(settings), *training_callbacks(built, save_best)]
+    all_callbacks += callbacks
+    options: dict[str, Any] = {"max_time": None}  # its Timer is among the callbacks
+    if settings.logger is not False and not is_bare:
+        options["logger"] = _loggers(config, settings, run, is_resumed)
+    if not (is_resumed or settings.logger is False or is_bare or settings.fast_dev_run):
+        all_callbacks.append(SaveConfigCallback(parser, config))
+    return _trainer(config, settings, checkpoint, **options, callbacks=all_callbacks)
+
+
+def _loggers(config: Namespace, settings: Namespace, run: Run | None, is_resumed: bool) -> list[Logger]:
+    """The loggers of the user, or by default a RunLogger. In a resumed run, a RunLogger gets its folder."""
+    is_default = settings.logger in (None, True)
+    loggers: list[Any] = [None] if is_default else as_list(settings.logger)
+    if is_default or is_resumed:
+        folder = run.folder.parent if run else runs_folder(config)
+        own = RunLogger(str(folder.parent), folder.name, run.folder.name if run else None)
+        own.is_resumed = is_resumed
+        loggers = [own if logger is None or isinstance(logger, RunLogger) else logger for logger in loggers]
+    return loggers
+
+
+def evaluation_trainer(command: str, config: Namespace, built: Namespace, checkpoint: Checkpoint | None) -> Trainer:
+    """The Trainer of ``validate``, ``test`` and ``predict``. For the arguments, see `training_trainer`."""
+    settings = built.trainer
+    refuse_no_batches(command, settings)
+    callbacks = [*as_list(settings.callbacks), *_progress(settings), WriteAnswers(config.ckpt_path)]
+    return _trainer(config, settings, checkpoint, logger=False, callbacks=callbacks)
+
+
+def training_callbacks(built: Namespace, save_best: bool) -> list[Callback]:
+    """The callbacks of every training, in the order in which Lightning calls them. See `training_trainer`."""
+    timer = Timer(duration=built.trainer.max_time)
+    stopping = Stopping(built.save_every_n_steps, built.save_every_n_minutes)
+    callbacks = [timer, Resuming(), RandomState(), Curves(), WriteAnswers(), RunSummary(timer), stopping]
+    if built.trainer.enable_checkpointing is not False and not built.trainer.barebones:
         # The best one first, so that last.ckpt contains its state.
         callbacks += [BestCheckpoint(), LastCheckpoint()] if save_best else [LastCheckpoint()]
     return callbacks
@@ -59,12 +111,33 @@ def as_list(value: Any) -> list[Any]:
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
-def with_own_plugins(plugins: list[Any]) -> list[Any]:
-    """Add the plugin that writes checkpoints, and under SLURM the environment without Lightning's requeue."""
+def _progress(settings: Namespace) -> list[Callback]:
+    has_bar = any(isinstance(callback, ProgressBar) for callback in as_list(settings.callbacks))
+    return [] if has_bar or settings.enable_progress_bar is False or settings.barebones else [Progress()]
+
+
+def _trainer(config: Namespace, settings: Namespace, checkpoint: Checkpoint | None, **options: Any) -> Trainer:
+    """Build the Trainer, with this package's plugins, and see that its processes start and end together."""
+    refuse_unsupported_strategy(config.trainer.strategy)
+    plugins = [*as_list(settings.plugins), CheckedCheckpointIO(checkpoint)]
     environment = cluster_environment()
     if isinstance(environment, SLURMEnvironment) and not any(isinstance(one, ClusterEnvironment) for one in plugins):
-        plugins = [*plugins, environment]
-    return [*plugins, CheckedCheckpointIO()]
+        plugins.append(environment)  # without Lightning's requeue
+    limit_waiting()
+    try:
+        trainer = Trainer(**(vars(settings) | {"plugins": plugins} | options))
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"These settings of the trainer do not work: {error}") from None
+    except IndexError:
+        raise UserError(
+            f"The environment has LOCAL_RANK={os.environ.get('LOCAL_RANK')}, but --trainer.devices are fewer."
+        ) from None
+    refuse_other_processes(trainer)
+    # If this process ends with an error, the processes of the other devices would wait for it forever.
+    launcher: Any = trainer.strategy.launcher
+    if launcher is not None:
+        atexit.register(launcher.kill, getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has no SIGKILL
+    return trainer
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -85,12 +158,11 @@ def fit(trainer: Trainer, network: Classifier, data: MNISTDataModule, ckpt_path:
             callback.on_train_end(trainer, network)
 
 
-def train(trainer: Trainer, network: Classifier, data: MNISTDataModule, ckpt_path: str | None) -> None:
+def train(trainer: Trainer, network: Classifier, data: MNISTDataModule, checkpoint: Checkpoint | None = None) -> None:
     """Train a network, from a checkpoint if given, then test its last weights. `RunSummary` stores the result."""
     check_network(network, len(data.classes))
-    first_step = load_checkpoint(ckpt_path).get("global_step", 0) if ckpt_path else 0
-    with _locked_run_folder(trainer, first_step):
-        fit(trainer, network, data, ckpt_path)
+    with _run_folder(trainer, checkpoint.content.get("global_step", 0) if checkpoint else 0):
+        fit(trainer, network, data, str(checkpoint.path) if checkpoint else None)
         if trainer.limit_test_batches == 0:
             if trainer.is_global_zero:
                 print(f"{type(network).__name__} was trained, but not tested: --trainer.limit_test_batches is 0.")
@@ -114,7 +186,7 @@ def check_network(network: Classifier, n_classes: int) -> None:
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise UserError(f"{name} has no trainable parameters.")
     arguments = {key: value for key, value in network.hparams.items() if key not in (CLASS_PATH, INSTANTIATOR)}
-    if foreign := foreign_argument(arguments):
+    if foreign := foreign_argument(type(network), arguments):
         raise UserError(
             f"{name} was given {foreign}, and only classes of torch modules can be read again from a checkpoint. "
             "Give a subclass of nn.Module, such as torch.nn.ReLU, or a string that your network looks up."
@@ -134,21 +206,26 @@ def check_network(network: Classifier, n_classes: int) -> None:
 
 
 @contextmanager
-def _locked_run_folder(trainer: Trainer, first_step: int) -> Iterator[None]:
-    """Keep other trainings out of the run folder. Remove a new one if the training fails before its first step ends."""
-    if not isinstance(trainer.logger, RunLogger) or not trainer.is_global_zero:
+def _run_folder(trainer: Trainer, first_step: int) -> Iterator[None]:
+    """Make the run folder, and keep other trainings out of it.
+
+    If the training ends before its first step, remove what this process has made.
+    """
+    logger = trainer.logger
+    if not isinstance(logger, RunLogger) or not trainer.is_global_zero:
         yield
         return
-    run = Run(Path(trainer.logger.log_dir))
-    is_new = not run.config_file.exists()
-    run.folder.mkdir(parents=True, exist_ok=True)
+    logger.make_folder()
+    run = Run(Path(logger.log_dir))
     with run.locked():
+        if run.is_finished:
+            raise UserError(f"{run.folder} is finished. A new run needs another folder.")
         try:
             yield
         except Exception:
-            if is_new and trainer.global_step in (0, first_step):
-                run.remove()
+            if logger.has_made_folder and trainer.global_step in (0, first_step):
+                run.discard()
             raise
         finally:
-            if run.is_empty:
-                run.remove()
+            if logger.has_made_folder and run.is_empty:
+                run.discard()

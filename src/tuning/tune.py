@@ -4,8 +4,8 @@ from pathlib import Path
 
 from src.system.errors import UserError
 from src.system.files import locked
+from src.system.signals import Interrupted
 from src.training.side_by_side import Job, run_side_by_side
-from src.training.stopping import Interrupted
 from src.tuning.confirmation import Candidate, Confirmation
 from src.tuning.ranges import check_ranges
 from src.tuning.report import report

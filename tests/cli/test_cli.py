@@ -39,7 +39,15 @@ def test_fit_from_the_shell_leaves_a_whole_run_and_tells_what_came_out(mnist: Pa
     assert outcome.run == run
     names = [str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()]
     files = {name for name in names if "tfevents" not in name and not name.startswith("test/")}
-    assert files == {".lock", "config.yaml", "checkpoints/last.ckpt", "accuracy.png", "loss.png", "results.json"}
+    assert files == {
+        ".lock",
+        "answers.npz",
+        "config.yaml",
+        "checkpoints/last.ckpt",
+        "accuracy.png",
+        "loss.png",
+        "results.json",
+    }
     assert "Epoch 1/1" in outcome.out and "train_loss=" in outcome.out and "train_accuracy=" in outcome.out
 
     results = json.loads((run / "results.json").read_text())
@@ -306,7 +314,7 @@ def files(tmp_path: Path, mnist: Path) -> dict[str, Path]:
         ("fit --model LeNet5 --model.label_smoothing 1", "label_smoothing is 1.0; it must be"),
         ("fit --model LeNet5 --seed_everything -1", "--seed_everything is -1"),
         ("fit --model LeNet5 --seed_everything 4294967296", "--seed_everything is 4294967296"),
-        ("fit --model LeNet5 --seed_everything true", "--seed_everything True is not valid: expected int"),
+        ("fit --model LeNet5 --seed_everything true", "--seed_everything is True; it must be 0"),
         ("fit --model LeNet5 --model.lr fast", "--lr fast is not valid: expected float"),
         ("fit --model LeNet5 --trainer.max_epoch 3", "max_epoch"),
         ("fit --model LeNet5 --trainer.max_epochs many", "--trainer.max_epochs many is not valid: expected int"),

@@ -3,7 +3,6 @@
 import re
 import shutil
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +35,10 @@ def checkpoint(lenet5_run: Path, tmp_path: Path) -> Path:
         ("ReturnsTuple", "logits of shape (N, 10), a row for each image; for two images it returned tuple."),
         ("ReturnsIntegers", "for two images it returned torch.int64."),
         ("Detached", "The logits of Detached do not depend on its trainable parameters."),
-        ("ThreeChannels", "ThreeChannels failed in forward (fit): RuntimeError: Given groups=1"),
         ("Frozen", "Frozen has no trainable parameters."),
         ("Lazy", "Lazy has lazy layers, whose sizes are not known yet."),
-        ("InitRaises", "InitRaises failed in __init__ (fit): FileNotFoundError: no weights.pt"),
-        ("ForgetsInit", "cannot assign module before Module.__init__() call"),
         ("ForgetsInitAndLayers", "ForgetsInitAndLayers.__init__ must call super().__init__(**kwargs)."),
         ("InitOfModule", "InitOfModule.__init__ must call super().__init__(**kwargs)."),
-        ("TwoOptimisers", "Training with multiple optimizers is only supported with manual optimization."),
     ],
 )
 def test_a_network_with_a_mistake_is_not_trained(refused: Refused, network: str, message: str) -> None:
@@ -56,34 +51,18 @@ def test_a_network_with_a_function_as_argument_is_not_trained(refused: Refused, 
     assert f"TakesFunctions was given {function}, and only classes of torch modules can be read again" in said
 
 
-@pytest.mark.parametrize(
-    ("network", "line", "functions"),
-    [
-        ("FailsInOptimizers", "failed in configure_optimizers (fit)", ["configure_optimizers", "look_up"]),
-        ("FailsInTraining", "failed in training_step (training)", ["training_step", "look_up"]),
-        ("FailsInValidation", "failed in forward (validation)", ["forward", "look_up"]),
-    ],
-)
-def test_of_an_error_in_code_of_the_user_only_that_code_is_shown(
-    cli: RunCLI, network: str, line: str, functions: list[str]
+@pytest.mark.parametrize("failing", ["FailsInOptimizers", "FailsInTraining", "FailingCallback", "FailsAfterTest"])
+def test_an_exception_in_code_of_the_user_is_shown_as_python_shows_it(
+    cli: RunCLI, tmp_path: Path, failing: str
 ) -> None:
-    outcome = cli("fit", f"--model=tests.mistaken.{network}", *QUICK)
-    assert outcome.code == 1
-    *_, message = outcome.err.partition("error: ")
-    first, *frames = message.splitlines()
-    assert first == f"{network} {line}: KeyError: 'missing'"
-    assert re.findall(r'File ".*mistaken.py", line \d+, in (\w+)', message) == functions
-    assert len(frames) == 2 * len(functions) and frames[-1] == '    return names["missing"]'
-
-
-def test_an_error_in_a_hook_or_a_callback_of_the_user(cli: RunCLI, tmp_path: Path) -> None:
-    after_test = cli("fit", "--model=tests.mistaken.FailsAfterTest", *QUICK)
-    assert "error: FailsAfterTest failed in on_test_epoch_end (fit): KeyError: 'missing'\n" in after_test.err
-    assert len(list(tmp_path.rglob("last.ckpt"))) == 1  # the training was saved
-    callback = cli("fit", "--model=LeNet5", "--trainer.callbacks+=tests.mistaken.FailingCallback", *QUICK)
-    assert "error: LeNet5 failed in on_train_start (fit): KeyError: 'missing'\n" in callback.err
-    assert not (tmp_path / "lightning_logs" / "lenet5" / "version_0").exists()
-    assert all("Traceback" not in outcome.err for outcome in (after_test, callback))
+    code = f"--model=tests.mistaken.{failing}"
+    if failing == "FailingCallback":
+        code = f"--model=LeNet5 --trainer.callbacks+=tests.mistaken.{failing}"
+    with pytest.raises(KeyError, match="missing"):
+        cli("fit", *code.split(), *QUICK)
+    was_trained = failing == "FailsAfterTest"
+    assert len(list(tmp_path.rglob("last.ckpt"))) == was_trained
+    assert len(list(tmp_path.rglob("version_*"))) == was_trained  # no empty folder either
 
 
 @pytest.fixture
@@ -144,25 +123,10 @@ ALWAYS_READ = [
     ("pytorch-lightning_version", 2.0, "is not a checkpoint of Lightning"),
 ]
 READ_TO_RESUME = [
-    ("pytorch-lightning_version", DROPPED, "cannot be restored: KeyError"),
-    ("pytorch-lightning_version", "abc", "cannot be restored: InvalidVersion"),
-    ("train_metrics", "x", "cannot be restored"),
-    ("train_metrics", [{"loss_sum": 1}], "cannot be restored"),
-    ("loops", [1], "cannot be restored"),
-    ("callbacks", [1], "cannot be restored"),
-    ("callbacks/RandomState", 3, "cannot be restored"),
-    ("callbacks/RandomState/states", "x", "cannot be restored"),
-    ("curves", [1], "cannot be restored"),
-    ("curves/loss/train", {1: "x"}, "cannot be restored"),
-    ("curves/loss/../../../../outside", {1: 0.5}, "cannot be restored: ValueError: .*outside is not a sub-run"),
-    ("optimizer_states", ["x"], "cannot be restored"),
+    ("curves/loss/../../../../outside", {1: 0.5}, "outside, which is not a sub-run"),
     ("optimizer_states", [], "states of 0 optimisers and 0 .* but LeNet5 has 1 optimisers and 0 learning"),
     ("optimizer_states", [{}, {}], "states of 2 optimisers and 0 .* but LeNet5 has 1 optimisers and 0 learning"),
-    ("optimizer_states", 3, "cannot be restored"),
-    ("optimizer_states", DROPPED, "cannot be restored"),
     ("lr_schedulers", [{}], "states of 1 optimisers and 1 .* but LeNet5 has 1 optimisers and 0 learning"),
-    ("lr_schedulers", 3, "cannot be restored"),
-    ("global_step", "x", "cannot be restored"),
 ]
 
 
@@ -186,7 +150,7 @@ def test_a_checkpoint_that_cannot_be_continued(
         path, value = "curves/loss", content["curves"]["loss"] | {"../../../../outside": value}
     copy = damaged(checkpoint, path, value)
     said = refused("fit", f"--ckpt_path={copy}", "--trainer.max_epochs=2", *QUICK[1:4])
-    assert str(copy) in said and re.search(message, said), said
+    assert re.search(message, said), said
 
 
 @pytest.mark.parametrize("change", ["arguments", "layers"])
@@ -224,14 +188,13 @@ def test_a_config_that_is_not_utf8(refused: Refused, tmp_path: Path, command: st
     assert refused(*command.split(), str(config)).startswith(f"error: {config}: It is not a text file in UTF-8.")
 
 
-@pytest.mark.parametrize("option", ["--config {}", "--config={}", "-c {}"])
-def test_an_option_overrides_a_config_after_it(cli: RunCLI, refused: Refused, tmp_path: Path, option: str) -> None:
+def test_what_comes_later_on_the_command_line_wins(cli: RunCLI, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text("trainer: {max_epochs: 7}\nresume: null\n")
-    words = ("--model=LeNet5", "--trainer.max_epochs=3", "--resume=no/run", *option.format(config).split())
-    settings = yaml.safe_load(cli("fit", *words, "--print_config").out)
-    assert (settings["trainer"]["max_epochs"], settings["resume"]) == (3, "no/run")
-    assert "no/run is not a run" in refused("fit", *words)  # and no new run is started
+    config.write_text("trainer: {max_epochs: 7}\n")
+    option, file = "--trainer.max_epochs=3", f"--config={config}"
+    for order, epochs in (((option, file), 7), ((file, option), 3)):
+        printed = yaml.safe_load(cli("fit", "--model=LeNet5", *order, "--print_config").out)
+        assert printed["trainer"]["max_epochs"] == epochs
 
 
 def test_a_second_config_overrides_the_first(cli: RunCLI, tmp_path: Path) -> None:
@@ -243,19 +206,9 @@ def test_a_second_config_overrides_the_first(cli: RunCLI, tmp_path: Path) -> Non
         assert printed["trainer"]["max_epochs"] == second
 
 
-def needs(package: str) -> Any:
-    return pytest.mark.skipif(find_spec(package) is not None, reason=f"{package} is installed")
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        pytest.param("--trainer.logger=WandbLogger", "Requirement 'wandb", marks=needs("wandb")),
-        pytest.param("--trainer.logger=MLFlowLogger", "Requirement 'mlflow", marks=needs("mlflow")),
-        pytest.param("--trainer.plugins=XLAPrecision", "Requirement 'torch_xla", marks=needs("torch_xla")),
-        pytest.param("--trainer.profiler=xla", "Requirement 'torch_xla", marks=needs("torch_xla")),
-        pytest.param("--trainer.accelerator=tpu", "Requirement 'torch_xla", marks=needs("torch_xla")),
-        ("--trainer.callbacks=tests.mistaken.CallbackWithFailingInit", "CallbackWithFailingInit cannot be used: 'mis"),
         ("--trainer.logger=no.Logger", "--trainer.logger no.Logger is not valid"),
         ("--trainer.plugins=NoPlugin", "--trainer.plugins NoPlugin is not valid"),
         ("--trainer.limit_train_batches=0", "--trainer.limit_train_batches is 0: there is nothing to fit."),
@@ -263,13 +216,6 @@ def needs(package: str) -> Any:
 )
 def test_settings_that_cannot_work(refused: Refused, settings: str, message: str) -> None:
     assert message in refused("fit", "--model=LeNet5", "--trainer.max_epochs=1", settings)
-
-
-def test_bar_of_rich_without_rich(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lightning's own check of whether rich is there is replaced, because the tools for development bring rich."""
-    monkeypatch.setattr("lightning.pytorch.callbacks.progress.rich_progress._RICH_AVAILABLE", False)
-    callback = "--trainer.callbacks=RichProgressBar"
-    assert "`RichProgressBar` requires `rich`" in refused("fit", "--model=LeNet5", "--trainer.max_epochs=1", callback)
 
 
 @pytest.mark.parametrize(

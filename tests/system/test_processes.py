@@ -1,20 +1,21 @@
-"""What the processes of a training agree on before they form their process group."""
+"""How the processes of a training were started, and what does not fit it."""
+
+import re
 
 import pytest
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
-from src.system import processes
-from src.system.errors import UserError
-from src.system.processes import StartingTogether, cluster_environment
-from tests.conftest import Refused
-from tests.training.test_distributed import free_port
+from src.system.processes import cluster_environment
+from tests.conftest import Refused, RunCLI
+from tests.training.conftest import SHORT
 
 SLURM = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+TWO = ("--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--trainer.devices=2")
 
 
 @pytest.fixture
 def slurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (SLURM | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}).items():
+    for name, value in SLURM.items():
         monkeypatch.setenv(name, value)
 
 
@@ -36,19 +37,40 @@ def test_incomplete_variables_of_slurm_are_one_line(
     assert "error: The variables of SLURM do not fit" in refused("fit", "--model=LeNet5")
 
 
-def test_a_process_that_does_not_start_is_named(slurm: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "TIMEOUT", 0.2)
-    with pytest.raises(UserError, match="Process 1 of 2 did not start within 0.2 seconds"):
-        StartingTogether().share("")
-
-
-def test_a_process_that_is_not_reached_is_one_line(slurm: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "TIMEOUT", 1)
-    monkeypatch.setenv("SLURM_PROCID", "1")
-    with pytest.raises(UserError, match="Process 1 cannot reach process 0 at 127.0.0.1:"):
-        StartingTogether().share("")
-
-
 def test_several_nodes_without_an_address_are_refused(refused: Refused) -> None:
     message = refused("fit", "--model=LeNet5", "--trainer.num_nodes=2", "--trainer.strategy=ddp")
     assert "--trainer.num_nodes 2 needs torchrun, srun, or MASTER_ADDR, MASTER_PORT and NODE_RANK." in message
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+@pytest.mark.parametrize(
+    ("variables", "devices"),
+    [
+        ("LOCAL_RANK=0", TWO),  # a container image sets it; Lightning would wait for ever
+        ("RANK=0", TWO),
+        ("LOCAL_RANK=0 RANK=0 WORLD_SIZE=1", TWO),  # torchrun starts one process
+        ("LOCAL_RANK=1 RANK=1 WORLD_SIZE=2", ()),  # torchrun starts two; each would train a run
+        ("LOCAL_RANK=2 RANK=0 WORLD_SIZE=2", TWO),
+    ],
+)
+def test_processes_that_nobody_starts_are_refused(
+    refused: Refused,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    command: str,
+    variables: str,
+    devices: tuple[str, ...],
+) -> None:
+    source = ["--model=LeNet5"]
+    if command == "test":
+        source = [f"--ckpt_path={request.getfixturevalue('lenet5_run') / 'checkpoints' / 'last.ckpt'}"]
+    for variable in variables.split():
+        monkeypatch.setenv(*variable.split("="))
+    message = refused(command, *source, *devices)
+    assert re.search(f"error: The environment has {variables.split()[0]}.*, but --trainer.devices", message)
+
+
+def test_the_variables_of_one_process_are_accepted(cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("LOCAL_RANK=0", "RANK=0", "WORLD_SIZE=1"):
+        monkeypatch.setenv(*variable.split("="))
+    assert cli("fit", "--model=LeNet5", *SHORT).code == 0
