@@ -1,8 +1,8 @@
 """Compare the speed of `fit` with that of others: `python -m benchmarks [NETWORK …] [--blocks 30]`.
 
 Each contender is a process of its own, and they take turns in blocks of work (see `contenders.py`), so
-that a machine that is busy with other things slows all of them. A figure is the median of the ratios of
-neighbouring blocks, with its 95 % interval (bootstrap); against the hand-written loop it is the mean of such medians
+that other load on the machine slows all of them. A figure is the median of the ratios of
+neighbouring blocks, with its 95 % interval (bootstrap). Against the hand-written loop it is the mean of such medians
 from five pairs of processes (t interval). Writes docs/benchmarks.json and docs/benchmarks.png.
 """
 
@@ -12,8 +12,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +21,17 @@ from matplotlib.figure import Figure
 from scipy.stats import bootstrap, sem, t
 from tqdm import tqdm
 
-from benchmarks.contenders import TRAIN_STEPS, VAL_STEPS, multiply_adds
 from src.system.machine import describe_machine
 
 KERAS = Path(".venv-keras", "bin", "python")
 WARM_UP = 2  # blocks
 PAIRS = 5  # of processes, for a difference of a few per cent
-TIMES = {"lenet5": 9, "cnn": 3}  # as many steps in these blocks: in short ones, what is done once an epoch weighs more
+TIMES = {"lenet5": "9", "cnn": "3"}  # as many steps in a block: in short ones, what is done once an epoch weighs more
 FIT, HAND_WRITTEN, USUAL_0, USUAL_2 = "fit", "hand-written loop", "usual pipeline", "usual pipeline, 2 workers"
-KERAS_PROGRAM, PRODUCT = "published Keras program", "matrix product"
-SHIFTS, FAST = "fit with shifted images", "fit with the fast recipe"
-LOOP, START_UP = "loop", "start_up"
+KERAS_PROGRAM = "published Keras program"
+LOOP = "loop"
 KERAS_ONE_THREAD = f"{KERAS_PROGRAM}, one thread each"
-OURS = [sys.executable, "-m", "benchmarks.contenders"]
+OURS, OF_KERAS = [sys.executable, "-m", "benchmarks.contenders"], [str(KERAS), "benchmarks/keras_program.py"]
 TITLES = {"lenet5": "LeNet5", "cnn": "CNN"}
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
@@ -47,13 +43,9 @@ class Contender:
         self.log = log
         reports, its_end = os.pipe()
         with log.open("w") as output:
+            env = os.environ | {"REPORTS": str(its_end)} | environment
             self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                pass_fds=[its_end],
-                env=os.environ | {"REPORTS": str(its_end)} | environment,
+                command, stdin=subprocess.PIPE, stdout=output, stderr=output, pass_fds=[its_end], env=env
             )
         os.close(its_end)
         self.reports = os.fdopen(reports)
@@ -85,76 +77,55 @@ def median(ratios: list[float]) -> dict[str, Any]:
     return {"ratio": float(np.median(ratios)), "low": float(low), "high": float(high), "blocks": len(ratios)}
 
 
-def take_turns(contenders: dict[str, Contender], rounds: int, title: str) -> dict[str, list[dict[str, float]]]:
-    """Seconds of the blocks of each round, of the first contender and each other; ends them."""
+def take_turns(contenders: dict[str, Contender], rounds: int, title: str) -> dict[str, list[float]]:
+    """Ends the contenders. Returns: for each but the first, the time of a block of the first over its own, by round."""
     names = list(contenders)
     for contender in contenders.values():
         for _ in range(WARM_UP):
             contender.block()
-    seconds: dict[str, list[dict[str, float]]] = defaultdict(list)
+    ratios: dict[str, list[float]] = {name: [] for name in names[1:]}
     for number in tqdm(range(rounds), desc=title, unit=" rounds"):
         # In turn from either end, so that none always follows the same.
         took = {name: contenders[name].block() for name in (names if number % 2 else reversed(names))}
-        for name in names[1:]:
-            seconds[name].append({"fit": took[names[0]], "other": took[name]})
+        for name in ratios:
+            ratios[name].append(took[names[0]] / took[name])
     for contender in contenders.values():
         contender.end()
-    return seconds
+    return ratios
 
 
-def keras_command(network: str) -> list[str]:
-    return [str(KERAS), "benchmarks/keras_program.py", network, "data"]
-
-
-def race(network: str, rounds: int, logs: Path) -> dict[str, Any]:
+def against_others(network: str, rounds: int, logs: Path) -> dict[str, Any]:
     commands = {
         FIT: [*OURS, "fit", network],
         USUAL_0: [*OURS, "usual", network, "0"],
         USUAL_2: [*OURS, "usual", network, "2"],
-        SHIFTS: [*OURS, "fit", network, "--data.max_shift=2"],
-        FAST: [*OURS, "fit", f"{network}-fast"],
-        PRODUCT: [*OURS, "matrix_product", network],
     }
     if KERAS.exists():
-        commands[KERAS_PROGRAM] = keras_command(network)
+        commands[KERAS_PROGRAM] = [*OF_KERAS, network, "data"]
     else:
         print("Keras is left out: there is no .venv-keras (`make bench` builds it where tensorflow-cpu can be had).")
     contenders = {name: Contender(command, logs / f"{network}-{name}.log") for name, command in commands.items()}
-    seconds = take_turns(contenders, rounds, TITLES[network])
-    work = multiply_adds(network)
-    product_work = max(1, round(work / 2048**3)) * 2048**3
-    result = {
-        f"epoch: fit / {name}": median([pair["fit"] / pair["other"] for pair in pairs])
-        for name, pairs in seconds.items()
-        if name != PRODUCT
-    }
-    rates = [(work / pair["fit"]) / (product_work / pair["other"]) for pair in seconds[PRODUCT]]
-    return result | {"rate of multiply-adds: fit / matrix product": median(rates)}
-
-
-def limits(network: str) -> list[str]:
-    steps = (("train", TRAIN_STEPS), ("val", VAL_STEPS))
-    return [f"--trainer.limit_{part}_batches={TIMES[network] * number}" for part, number in steps]
+    ratios = take_turns(contenders, rounds, TITLES[network])
+    return {f"epoch: fit / {name}": median(of_rounds) for name, of_rounds in ratios.items()}
 
 
 def against_hand_written(network: str, rounds: int, logs: Path) -> dict[str, Any]:
     """In pairs of new processes: within a pair the ratios agree, from pair to pair they differ by some per cent."""
-    train_steps, val_steps = (str(TIMES[network] * steps) for steps in (TRAIN_STEPS, VAL_STEPS))
-    commands = {
-        FIT: [*OURS, "fit", network, *limits(network)],
-        HAND_WRITTEN: [*OURS, "hand_written", network, train_steps, val_steps],
-    }
+    commands = {FIT: [*OURS, "fit", network], HAND_WRITTEN: [*OURS, "hand_written", network]}
     ratios, memory = [], []
     for number in range(PAIRS):
-        contenders = {name: Contender(command, logs / f"{network}-{name}.log") for name, command in commands.items()}
+        contenders = {
+            name: Contender(command, logs / f"{network}-{name}.log", TIMES=TIMES[network])
+            for name, command in commands.items()
+        }
         title = f"{TITLES[network]}, pair {number + 1} of {PAIRS}"
-        pairs = take_turns(contenders, -(-rounds // PAIRS), title)[HAND_WRITTEN]
-        ratios.append(float(np.median([pair["fit"] / pair["other"] for pair in pairs])))
+        of_rounds = take_turns(contenders, -(-rounds // PAIRS), title)[HAND_WRITTEN]
+        ratios.append(float(np.median(of_rounds)))
         memory.append(contenders[FIT].peak_memory / contenders[HAND_WRITTEN].peak_memory)
     low, high = t.interval(0.95, PAIRS - 1, np.mean(ratios), sem(ratios))
-    epoch = {"ratio": float(np.mean(ratios)), "low": low, "high": high, "blocks": len(pairs) * PAIRS, "pairs": ratios}
+    interval = {"low": low, "high": high, "blocks": len(of_rounds) * PAIRS}
     return {
-        f"epoch: fit / {HAND_WRITTEN}": epoch,
+        f"epoch: fit / {HAND_WRITTEN}": {"ratio": float(np.mean(ratios)), **interval, "pairs": ratios},
         f"peak memory: fit / {HAND_WRITTEN}": {"ratio": float(np.median(memory))},
     }
 
@@ -163,56 +134,17 @@ def against_keras(network: str, rounds: int, logs: Path) -> dict[str, Any]:
     """With one thread each: with two, the time of a Keras epoch varies twofold."""
     if not KERAS.exists():
         return {}
-    fit = [*OURS, "fit", network, "--trainer.accelerator=cpu", *limits(network)]
-    times = {"TIMES": str(TIMES[network])}
+    environment = ONE_THREAD | {"TIMES": TIMES[network]}
+    fit = [*OURS, "fit", network, "--trainer.accelerator=cpu"]
     contenders = {
-        FIT: Contender(fit, logs / f"{network}-one.log", **ONE_THREAD),
-        KERAS_PROGRAM: Contender(keras_command(network), logs / f"{network}-keras-one.log", **ONE_THREAD, **times),
+        FIT: Contender(fit, logs / f"{network}-one.log", **environment),
+        KERAS_PROGRAM: Contender([*OF_KERAS, network, "data"], logs / f"{network}-keras-one.log", **environment),
     }
-    pairs = take_turns(contenders, rounds, f"{TITLES[network]}, one thread")[KERAS_PROGRAM]
-    return {f"epoch: fit / {KERAS_ONE_THREAD}": median([pair["fit"] / pair["other"] for pair in pairs])}
+    ratios = take_turns(contenders, rounds, f"{TITLES[network]}, one thread")[KERAS_PROGRAM]
+    return {f"epoch: fit / {KERAS_ONE_THREAD}": median(ratios)}
 
 
-def two_processes(network: str, rounds: int, logs: Path) -> dict[str, Any]:
-    """Two processes with one thread each, against one.
-
-    In blocks of 150 steps: with two processes, what is done once an epoch takes a part of a short one that it doesn't
-    take of a real one.
-    """
-    longer = ["--trainer.limit_train_batches=150", "--trainer.limit_val_batches=30"]
-    one = [*OURS, "fit", network, "--trainer.accelerator=cpu", *longer]
-    two = [*one, "--trainer.strategy=ddp", "--trainer.devices=2"]
-    contenders = {
-        "two": Contender(two, logs / f"{network}-two.log", **ONE_THREAD),
-        "one": Contender(one, logs / f"{network}-one.log", **ONE_THREAD),
-    }
-    pairs = take_turns(contenders, rounds, f"{TITLES[network]}, two processes")["one"]
-    return {"speed: 2 processes / 1 process, one thread each": median([pair["other"] / pair["fit"] for pair in pairs])}
-
-
-def start_up(rounds: int) -> dict[str, Any]:
-    """Time to the help text and to the end of the first training step, against bare imports."""
-    with tempfile.TemporaryDirectory() as folder:
-        commands = {
-            "imports": ["-c", "import lightning, torchvision"],
-            "--help": ["-m", "src", "--help"],
-            "first training step": [
-                *("-m", "src", "fit", "--config=configs/lenet5.yaml", f"--trainer.default_root_dir={folder}"),
-                "--trainer.callbacks+=benchmarks.first_step.FirstStep",
-            ],
-        }
-        seconds: dict[str, list[float]] = defaultdict(list)
-        for number in tqdm(range(rounds + 1), desc="Start-up", unit=" rounds"):
-            for name, command in commands.items():
-                started = time.perf_counter()
-                subprocess.run([sys.executable, *command], check=True, capture_output=True)
-                if number:  # the first round fills the caches of the disk
-                    seconds[name].append(time.perf_counter() - started)
-    bare = np.array(seconds.pop("imports"))
-    return {f"start-up: {name} / imports": median(list(np.array(times) / bare)) for name, times in seconds.items()}
-
-
-PARTS = {LOOP: against_hand_written, "others": race, "keras": against_keras, "processes": two_processes}
+PARTS = {LOOP: against_hand_written, "others": against_others, "keras": against_keras}
 
 
 def draw(report: dict[str, Any]) -> Figure:
@@ -246,34 +178,32 @@ def main() -> None:
         default=30,
         help="Blocks against the hand-written loop (30); a third of them against the others.",
     )
-    parts = [*PARTS, START_UP]
     text = "What to measure; the other figures in benchmarks.json are kept, if this machine measured them."
-    parser.add_argument("--parts", nargs="+", choices=parts, default=parts, metavar="PART", help=f"{text} {parts}")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=[*PARTS], metavar="PART", help=f"{text} {[*PARTS]}"
+    )
     parser.add_argument("--output", type=Path, default=Path("docs"), help="Folder of the figures and the picture.")
-    given = parser.parse_args()
-    if given.blocks < 9:
-        parser.error(f"--blocks {given.blocks} is too few for an interval: at least 9.")
-    file = given.output / "benchmarks.json"
+    args = parser.parse_args()
+    if args.blocks < 9:
+        parser.error(f"--blocks {args.blocks} is too few for an interval: at least 9.")
+    file = args.output / "benchmarks.json"
     machine = describe_machine(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     kept = json.loads(file.read_text()) if file.exists() else {}
     report: dict[str, Any] = kept if kept.get("machine") == machine else {"machine": machine, "networks": {}}
     with tempfile.TemporaryDirectory() as logs:
-        for network in given.networks or TITLES:
+        for network in args.networks or TITLES:
             figures = report["networks"].setdefault(network, {})
-            for part in given.parts:
-                if part in PARTS:
-                    blocks = given.blocks if part == LOOP else given.blocks // 3
-                    figures |= PARTS[part](network, blocks, Path(logs))
-    if START_UP in given.parts:
-        report[START_UP] = start_up(given.blocks // 3)
-    rows = [(TITLES[network], *row) for network, figures in report["networks"].items() for row in figures.items()]
-    for title, name, figure in [*rows, *(("", *row) for row in report.get(START_UP, {}).items())]:
-        interval = "({low:.3f} … {high:.3f}, {blocks} blocks)".format_map(figure) if "low" in figure else ""
-        print(f"{title:7} {name:56} {figure['ratio']:.3f}  {interval}")
-    given.output.mkdir(exist_ok=True)
+            for part in args.parts:
+                blocks = args.blocks if part == LOOP else args.blocks // 3
+                figures |= PARTS[part](network, blocks, Path(logs))
+    for network, figures in report["networks"].items():
+        for name, figure in figures.items():
+            interval = "({low:.3f} … {high:.3f}, {blocks} blocks)".format_map(figure) if "low" in figure else ""
+            print(f"{TITLES[network]:7} {name:56} {figure['ratio']:.3f}  {interval}")
+    args.output.mkdir(exist_ok=True)
     file.write_text(f"{json.dumps(report, indent=2)}\n")
-    draw(report).savefig(given.output / "benchmarks.png", dpi=120)
-    print(f"Figures: {file}, picture: {given.output / 'benchmarks.png'}")
+    draw(report).savefig(args.output / "benchmarks.png", dpi=120)
+    print(f"Figures: {file}, picture: {args.output / 'benchmarks.png'}")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,20 @@
 """Those that are timed against each other: `python -m benchmarks.contenders NAME NETWORK`.
 
-A block is a short epoch of 50 training steps of 128 images and validation on 10 batches, with loss and
-accuracy of both, and with all else that the contender does in an epoch.
+A block is a short epoch: 50 training steps of 128 images and validation on 10 batches, with loss and accuracy of both,
+and with all else that the contender does in an epoch. The environment variable TIMES makes it longer.
 """
 
+import os
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 import torch.nn.functional as F
-import yaml
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.datasets import MNIST
 from torchvision.transforms import Compose, Normalize, ToTensor
@@ -26,38 +24,29 @@ from src.cli.main import main
 from src.data import MNISTDataModule
 from src.models import CNN, LeNet5
 
-BATCH, TRAIN_STEPS, VAL_STEPS = 128, 50, 10
+TIMES = int(os.environ.get("TIMES", 1))  # as many steps in a block
+BATCH, TRAIN_STEPS, VAL_STEPS = 128, 50 * TIMES, 10 * TIMES
 NETWORKS: dict[str, type[LeNet5 | CNN]] = {"lenet5": LeNet5, "cnn": CNN}
-FOREVER = 1_000_000  # epochs: the driver ends it
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-LIMITS: dict[str, Any] = {"limit_train_batches": TRAIN_STEPS, "limit_val_batches": VAL_STEPS, "max_epochs": FOREVER}
+LIMITS: dict[str, Any] = {"limit_train_batches": TRAIN_STEPS, "limit_val_batches": VAL_STEPS}
+LIMITS |= {"devices": 1, "max_epochs": 1_000_000}  # the driver ends it
 
 
 class Block(Callback):
     """Makes each epoch of a Trainer one block: validation, logging and checkpoint are in it."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            self.turns = Turns()
+        self.turns = Turns()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            self.turns.next()
-        trainer.strategy.barrier()
+        self.turns.next()
 
 
 def fit(network: str, *args: str) -> None:
     """What a user of this package runs."""
-    config = yaml.safe_load(Path("configs", f"{network}.yaml").read_text())
-    times = BATCH // config["data"]["batch_size"]  # as many images in smaller batches
-    limits = [
-        f"--trainer.limit_{part}_batches={times * steps}"
-        for part, steps in (("train", TRAIN_STEPS), ("val", VAL_STEPS))
-    ]
-    limits.append(f"--trainer.max_epochs={FOREVER}")
+    limits = [f"--trainer.{name}={value}" for name, value in LIMITS.items()]
     with tempfile.TemporaryDirectory() as folder:
         block = ["--trainer.callbacks+=benchmarks.contenders.Block", f"--trainer.default_root_dir={folder}"]
-        # Not by way of sys.argv, with which Lightning starts the other processes: they come through here too.
         main(["fit", f"--config=configs/{network}.yaml", *limits, *block, *args])
 
 
@@ -113,7 +102,7 @@ class UsualModule(LightningModule):
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
 
-def hand_written(network: str, train_steps: str = str(TRAIN_STEPS), val_steps: str = str(VAL_STEPS)) -> None:
+def hand_written(network: str) -> None:
     """The loop that one would write without Lightning, over the same tensors in memory."""
     data = MNISTDataModule()
     data.prepare_data()
@@ -128,7 +117,7 @@ def hand_written(network: str, train_steps: str = str(TRAIN_STEPS), val_steps: s
         order = torch.randperm(len(train_labels), device=DEVICE)
         sums = torch.zeros(2, 2, device=DEVICE)
         model.train()
-        for step in range(int(train_steps)):
+        for step in range(TRAIN_STEPS):
             index = order[step * BATCH : (step + 1) * BATCH]
             loss = forward(model, train_images[index], train_labels[index], sums[0])
             optimizer.zero_grad()
@@ -136,7 +125,7 @@ def hand_written(network: str, train_steps: str = str(TRAIN_STEPS), val_steps: s
             optimizer.step()
         model.eval()
         with torch.inference_mode():
-            for step in range(int(val_steps)):
+            for step in range(VAL_STEPS):
                 batch = slice(step * BATCH, (step + 1) * BATCH)
                 forward(model, val_images[batch], val_labels[batch], sums[1])
         sums.tolist()
@@ -150,31 +139,6 @@ def forward(model: nn.Module, images_NHW: Tensor, labels_N: Tensor, sums: Tensor
     return loss
 
 
-def matrix_product(network: str) -> None:
-    """A large float32 matrix product: the most multiply-adds that the machine does in the time."""
-    size = 2048
-    a, b = torch.randn(2, size, size, device=DEVICE)
-    repeats = max(1, round(multiply_adds(network) / size**3))  # about the work of a block
-    turns = Turns()
-    while True:
-        turns.next()
-        for _ in range(repeats):
-            product = a @ b
-        product[0, 0].item()
-
-
-def multiply_adds(network: str) -> float:
-    """Of a block of training and validation, counted by torch in convolutions and matrix products."""
-    model = NETWORKS[network]()
-    x_NCHW = torch.zeros(BATCH, 1, 28, 28)
-    with FlopCounterMode(display=False) as training:
-        model(x_NCHW).sum().backward()
-    with FlopCounterMode(display=False) as validation, torch.no_grad():
-        model(x_NCHW)
-    return (training.get_total_flops() * TRAIN_STEPS + validation.get_total_flops() * VAL_STEPS) / 2
-
-
 if __name__ == "__main__":
-    contenders: list[Any] = [fit, hand_written, usual, matrix_product]
-    name, *arguments = sys.argv[1:]
-    {contender.__name__: contender for contender in contenders}[name](*arguments)
+    contenders: dict[str, Any] = {"fit": fit, "hand_written": hand_written, "usual": usual}
+    contenders[sys.argv[1]](*sys.argv[2:])

@@ -131,10 +131,9 @@ def plainly_resized(picture: Image.Image) -> Tensor:
 def measure(
     name: str, make: Callable[[Image.Image], Tensor | None], items: list[Item], networks: list[TrainedNetwork]
 ) -> None:
+    pictures = [picture for picture, _ in items]
     with ProcessPoolExecutor() as pool:
-        images = list(
-            tqdm(pool.map(make, [picture for picture, _ in items], chunksize=20), total=len(items), desc=name)
-        )
+        images = list(tqdm(pool.map(make, pictures, chunksize=20), total=len(items), desc=name))
     unread_N = torch.tensor([image is None for image in images])
     images_NHW = torch.stack([torch.zeros(28, 28, dtype=torch.uint8) if image is None else image for image in images])
     report(name, images_NHW, torch.tensor([digit for _, digit in items]), networks, unread_N)

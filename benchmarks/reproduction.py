@@ -21,8 +21,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from benchmarks.__main__ import KERAS, KERAS_PROGRAM, ONE_THREAD, TITLES
-from benchmarks.over_time import EPOCHS, IMAGES
+from benchmarks.__main__ import KERAS, KERAS_PROGRAM, OF_KERAS, ONE_THREAD, TITLES
 from src.comparison.statistics import Difference, intervals_over_seeds
 from src.comparison.words import headline
 from src.data import MNISTDataModule
@@ -33,6 +32,8 @@ KEPT = Path("docs", "reproduction.json")
 PUBLISHED, NORMALISED = "fit as published", "fit, normalised"
 CONTENDERS = (KERAS_PROGRAM, PUBLISHED, NORMALISED)
 PAIRS = ((PUBLISHED, KERAS_PROGRAM), (NORMALISED, PUBLISHED))
+EPOCHS = {"lenet5": 30, "cnn": 12}
+IMAGES = 10_000  # of the test
 MARGIN, LAST_EPOCHS = 10, 5
 
 Run = tuple[str, str, int]  # network, contender, seed
@@ -43,7 +44,7 @@ def train(run: Run) -> list[int]:
     network, contender, seed = run
     with tempfile.TemporaryDirectory() as folder:
         if contender == KERAS_PROGRAM:
-            command = [str(KERAS), "benchmarks/keras_program.py", network, "data", str(EPOCHS[network]), str(seed)]
+            command = [*OF_KERAS, network, "data", str(EPOCHS[network]), str(seed)]
         else:
             command = [sys.executable, "-m", "src", "fit", f"--config=configs/{network}.yaml"]
             command += ["--config=configs/published.yaml"] if contender == PUBLISHED else []
@@ -141,9 +142,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", nargs=2, type=int, default=[10, 5], help="of LeNet5 and of CNN, for each contender")
     parser.add_argument("--jobs", type=int, default=cpu_cores(), help="runs at a time")
-    given = parser.parse_args()
+    args = parser.parse_args()
     kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-    train_missing(kept, dict(zip(EPOCHS, given.runs, strict=True)), given.jobs)
+    train_missing(kept, dict(zip(EPOCHS, args.runs, strict=True)), args.jobs)
     for network, found in kept.items():
         pairs = [line for one, other in PAIRS for line in verdicts(one, other, found[one], found[other])]
         print(f"\n{TITLES[network]}", *figures(found), *pairs, sep="\n  ")

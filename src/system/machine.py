@@ -30,7 +30,7 @@ def speed_up_cpu() -> None:
     """Change settings of this process that cost time on the CPU. Call it before torch starts threads."""
     keep_freed_pages()
     # Treats numbers below 1.2e-38 as zero, if the CPU can. Computing with them is slow. Where a gradient stays zero
-    # (dead units), Adam's running means shrink until rounding stops them at such numbers (`benchmarks/denormals.py`).
+    # (dead units), Adam's running means shrink until rounding stops them at such numbers (see docs/speed.md).
     # Threads inherit this setting from the thread that starts them.
     torch.set_flush_denormal(True)
     if not torch.cuda.is_available():
