@@ -36,24 +36,24 @@ def test_predict_writes_the_answers_of_the_network(cli: RunCLI, lenet5_run: Path
     assert outcome.code == 0
     assert f"10,000 predictions: {lenet5_run / 'predictions.csv'}" in outcome.out
     assert checkpoint.read_bytes() == before
-    header, *rows = (lenet5_run / "predictions.csv").read_text().splitlines()
-    assert header == "image,digit,confidence,runner_up"
+    with (lenet5_run / "predictions.csv").open() as file:
+        assert file.readline() == "image,digit,confidence,runner_up\n"
+        rows_NF = np.loadtxt(file, delimiter=",")
     network = LeNet5().eval()
     network.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
     with torch.no_grad():  # the run was trained without normalisation
         logits_NK = network(MNIST(ROOT / "data", train=False).data.unsqueeze(1) / 255)
     confidence_N, digits_N = logits_NK.softmax(1).max(1)
     runner_up_N = logits_NK.argsort(1, descending=True)[:, 1]
+    expected_NF = torch.stack([torch.arange(10_000), digits_N, confidence_N, runner_up_N], dim=1)
+    np.testing.assert_allclose(rows_NF, expected_NF, rtol=0, atol=1e-4)
     data = json.loads((lenet5_run / "predictions.json").read_text())["predictions"]
-    for image, (row, entry) in enumerate(zip(rows, data, strict=True)):
-        number, digit, confidence, runner_up = row.split(",")
-        assert int(number) == entry["image"] == image
-        assert abs(float(confidence) - confidence_N[image]) < 1e-4
-        assert int(digit) == digits_N[image]
-        assert int(runner_up) == runner_up_N[image]
-        (answer,) = entry["answers"].values()
-        assert (answer["digit"], answer["runner_up"]) == (int(digit), int(runner_up))
-        assert answer["confidence"] == pytest.approx(float(confidence), abs=1e-6)
+    answers = [next(iter(entry["answers"].values())) for entry in data]
+    entries = [
+        (entry["image"], int(answer["digit"]), answer["confidence"], int(answer["runner_up"]))
+        for entry, answer in zip(data, answers, strict=True)
+    ]
+    np.testing.assert_allclose(entries, rows_NF, rtol=0, atol=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import torch
 from src.cli.messages import prepare_output
 from src.runs.checkpoints import CheckedCheckpointIO, load_checkpoint
 from src.runs.folder import Run
-from tests.conftest import ROOT
+from tests.conftest import CURVES_ALONE, ROOT
 
 HIDE = """
 import os, platform, signal, sys
@@ -40,7 +40,7 @@ SHORT = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=3", "--trainer
 def test_trains_and_resumes_without_what_only_linux_has(mnist: Path, tmp_path: Path) -> None:
     """With the character set of a Western Windows for its outputs."""
     env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "cp1252", "OMP_NUM_THREADS": "1"}
-    settings = ("--model=LeNet5", f"--data.data_dir={mnist}", "--trainer.limit_test_batches=2", *SHORT)
+    settings = ("--model=LeNet5", f"--data.data_dir={mnist}", "--trainer.limit_test_batches=2", *SHORT, CURVES_ALONE)
     command = [sys.executable, "-c", HIDE, "fit", "--resume=auto", *settings]
     ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, encoding="cp1252")
     assert ended.returncode == 0, ended.stderr

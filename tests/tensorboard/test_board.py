@@ -223,15 +223,17 @@ def test_what_a_network_does_not_have_is_left_out_with_a_note(cli: RunCLI) -> No
 
 def test_a_resume_writes_nothing_twice(cli: RunCLI) -> None:
     run = cli("fit", "--model=LeNet5", *SHORT_WITH_TABS, "--trainer.max_epochs=5", "--trainer.limit_test_batches=2").run
-    whole = {tag: read(run / "train").Histograms(tag) for tag in read(run / "train").Tags()["histograms"]}
+    before = read(run / "train")
+    whole = {tag: before.Histograms(tag) for tag in before.Tags()["histograms"]}
     (run / "results.json").unlink()  # as if it had been stopped in the test, after everything was written
     assert cli("fit", f"--resume={run}", "--tensorboard.confusion=false").code == 0
     assert {tag: len(found) for tag, found in texts(run).items()} == {
         f"run/{name}/text_summary": 1 for name in ("config", "layers", "machine")
     }
-    assert read(run / "train").Tags()["graph"]
-    assert len(read(run / "train").Scalars("curves/loss")) == 5
+    after = read(run / "train")
+    assert after.Tags()["graph"]
+    assert len(after.Scalars("curves/loss")) == 5
     assert steps_of_pictures(run / "train") == dict.fromkeys(OVER_EPOCHS, [1, 2, 4, 5])
-    assert {tag: read(run / "train").Histograms(tag) for tag in whole} == whole
+    assert {tag: after.Histograms(tag) for tag in whole} == whole
     assert steps_of_pictures(run / "test") == {"pictures/mistakes": [5]}
     assert [path.name for path in (run / "test").glob("*/features")] == ["features"]
