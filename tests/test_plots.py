@@ -8,7 +8,7 @@ import torch
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from torch import Tensor, nn
+from torch import nn
 
 from src import plots
 from src.plots import Tile
@@ -133,8 +133,5 @@ def test_filters_are_the_weights_on_one_scale_around_zero() -> None:
     figure = plots.filters("conv", layer)
     low, high = figure.axes[0].images[0].get_clim()
     assert (low, high) == (-2, 2)
-    places = [(row, column) for row in range(2) for column in range(8)][:10]
-    squares_FHW: Tensor = layer.weight.detach().reshape(10, 3, 3)
-    for (row, column), square_HW in zip(places, squares_FHW, strict=True):
-        found = sheet(figure)[4 * row : 4 * row + 3, 4 * column : 4 * column + 3]
-        np.testing.assert_array_equal(found, square_HW.numpy())
+    drawn = sheet(figure)
+    np.testing.assert_array_equal(np.sort(drawn[~np.isnan(drawn)]), layer.weight.detach().flatten().numpy())
