@@ -2,8 +2,6 @@
 
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -109,24 +107,3 @@ def test_batch_size_out_of_range(batch_size: int) -> None:
 def test_val_size_out_of_range(mnist: Path, val_size: int) -> None:
     with pytest.raises(UserError, match=f"val_size is {val_size}; it must be 0 … 59,999 of the 60,000"):
         MNISTDataModule(str(mnist), val_size=val_size).prepare_data()
-
-
-def test_evaluation_on_a_gpu_takes_1000_images_for_each_device_at_once(
-    mnist: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stub stands for a trainer with two GPUs; the images stay on the CPU."""
-    trainer: Any = SimpleNamespace(
-        strategy=SimpleNamespace(root_device=torch.device("cpu")), global_rank=1, world_size=2, overfit_batches=0
-    )
-    data = MNISTDataModule(str(mnist), batch_size=128)
-    data.setup("fit")
-    data.trainer = trainer
-    monkeypatch.setattr("src.data.datamodule.EVALUATION_BATCH", {"cpu": 1000})
-    shares = list(data.val_dataloader())
-    assert [len(batch.labels_N) for batch in shares] == [1000] * 5  # its part of 2,000
-    trainer.global_rank = 0
-    both = [batch.labels_N for pair in zip(data.val_dataloader(), shares, strict=True) for batch in pair]
-    assert torch.equal(torch.cat(both), data.val[1])  # each image once, in order
-    assert len(next(iter(data.train_dataloader())).labels_N) == 64
-    data.batch_size = 4000
-    assert len(data.val_dataloader()) == 3
