@@ -57,15 +57,6 @@ def test_an_added_metric_has_charts_and_curves_and_a_test_result(cli: RunCLI) ->
     assert checkpoint["curves"]["top2_accuracy"].keys() == {"train", "validation"}
 
 
-def test_an_added_metric_is_logged_with_the_prefix_of_its_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = Tiny()
-    logged: dict[str, Tensor] = {}
-    monkeypatch.setattr(network, "log_dict", lambda values, **kwargs: logged.update(values))
-    network.validation_step((torch.rand(8, 1, 28, 28), torch.arange(8), 1 / 8), 0)
-    network.on_validation_epoch_end()
-    assert logged.keys() == {"val_loss", "val_accuracy", "val_top2_accuracy"}
-
-
 def test_an_added_metric_is_kept_inside_an_epoch() -> None:
     first, resumed, never_stopped = Tiny(), Tiny(), Tiny()
     batches = [(torch.rand(size, 1, 28, 28), torch.randint(10, (size,)), 1 / size) for size in (8, 5)]
