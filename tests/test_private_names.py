@@ -23,7 +23,7 @@ EXISTING = {
 
 
 def private(name: str) -> bool:
-    return name.startswith("_") and not name.startswith("__")
+    return name.startswith("_") and not name.endswith("_")
 
 
 def private_names(path: Path) -> Iterator[tuple[int, str]]:

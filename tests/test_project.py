@@ -153,10 +153,10 @@ def test_named_tests_exist(page: Path) -> None:
 
 
 def test_named_options_exist(cli: RunCLI) -> None:
-    from src.cli.commands import COMMANDS
+    from src.cli.main import HELP
     from src.models import Classifier
 
-    known = "".join(cli(name, "--help").out for name in COMMANDS)
+    known = "".join(cli(name, "--help").out for name in HELP)
     known += "".join(f"--model.{name} " for name in inspect.signature(Classifier.__init__).parameters)
     for page in PAGES:
         for name in re.findall(r"--((?:data|model|tensorboard|trainer)\.\w+)", page.read_text()):

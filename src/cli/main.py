@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt
-from lightning import Trainer
+from lightning import Trainer, seed_everything
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -93,7 +93,7 @@ class CLI(LightningCLI):
         # Not required, because a checkpoint names its network. `parse_arguments` reports a missing network.
         parser.add_lightning_class_args(Classifier, "model", subclass_mode=True, required=False)
         parser.add_class_arguments(MNISTDataModule, "data", skip={"images"})  # an option of `predict` only
-        parser.link_arguments("seed_everything", "data.seed")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line once, on top of the settings of the run or the checkpoint that it names."""
@@ -123,7 +123,9 @@ class CLI(LightningCLI):
 
     def _complete(self, settings: Any, parser: LightningArgumentParser, saved: dict[str, Any] | None) -> None:
         """Choose the run to resume, read the checkpoint, and compare the settings with those of both."""
-        if isinstance(settings.seed_everything, bool) or not 0 <= settings.seed_everything < 2**32:
+        if isinstance(settings.seed_everything, bool):  # for Lightning, any seed
+            settings.seed_everything = settings.data.seed = seed_everything(workers=True, verbose=False)
+        if not 0 <= settings.seed_everything < 2**32:
             raise UserError(f"--seed_everything is {settings.seed_everything}; it must be 0 … {2**32 - 1}.")
         is_fit = self.config.subcommand == "fit"
         if is_fit and settings.resume:

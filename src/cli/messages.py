@@ -3,6 +3,7 @@
 import codecs
 import locale
 import logging
+import os
 import re
 import sys
 import warnings
@@ -123,11 +124,38 @@ def _similar(error: UnicodeError) -> tuple[str, int]:
     return lacking.encode("ascii", "replace").decode(), error.end
 
 
+class _Output:
+    """Standard output that drops the text when nobody reads it any more, as after ``| head``. A training goes on."""
+
+    def __init__(self, stream: TextIOWrapper) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            self.stream.write(text)
+        except BrokenPipeError:
+            self._drop()
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except BrokenPipeError:
+            self._drop()
+
+    def _drop(self) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+
 def prepare_output() -> None:
     """Hide the warnings that a user of this package can do nothing about, and print any text in any encoding."""
     if isinstance(sys.stdout, TextIOWrapper):
         codecs.register_error("similar", _similar)
         sys.stdout.reconfigure(errors="similar")
+        sys.stdout = _Output(sys.stdout)
     for message in (
         r".*LeafSpec.* is deprecated",  # between Lightning and torch
         r".*torch.jit.trace.* is (deprecated|not supported)",  # TensorBoard has no other way to a graph

@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from src.cli.messages import NAME_A_NETWORK
 from src.data import MNISTDataModule
 from src.runs.checkpoints import Checkpoint
-from src.runs.folder import Run, find_runs, runs_folder
+from src.runs.folder import Run, find_runs, runs_folder, short_name
 from src.runs.network import trusted_network
 from src.runs.recipe import Role, differences, has_recipe, recipe, recipe_of, settings_with
 from src.runs.trust import refuse_foreign_config
@@ -85,6 +85,11 @@ def refuse_contradictions(settings: Namespace, parser: LightningArgumentParser, 
         f"data.{key}": plain["data"][key] for key in plain["data"]
     }
     of_user |= {f"model.{key}": value for key, value in plain["model"].get("init_args", {}).items()}
+    network = plain["model"]["class_path"]
+    if network != saved["model"]["class_path"]:
+        raise UserError(
+            f"{settings.ckpt_path} contains {short_name(saved['model']['class_path'])}, not {short_name(network)}."
+        )
     expected = {key: value for key, value in saved.items() if key != "model"}
     expected |= {f"model.{key}": value for key, value in saved["model"]["init_args"].items()}
     for key, value in expected.items():

@@ -71,7 +71,11 @@ def export(
     trained = TrainedNetwork(ckpt_path, import_network(model) if model is not None else None)
     if data_dir is not None:
         trained.datamodule.data_dir = data_dir
-    folder = output or run_folder(ckpt_path)
+    write_files(trained, output or run_folder(ckpt_path))
+
+
+def write_files(trained: TrainedNetwork, folder: Path) -> None:
+    """Write the files of a network with its data, see `export`. The folder is made if it doesn't exist."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is not a folder.")
     trained.datamodule.prepare_data()

@@ -54,6 +54,11 @@ class Checkpoint:
         return self._arguments("datamodule_hyper_parameters")
 
     @property
+    def first_step(self) -> int:
+        """The number of steps after which it was saved."""
+        return self.content.get("global_step", 0)
+
+    @property
     def weights(self) -> dict[str, Tensor]:
         """The state of the network."""
         return self.content["state_dict"]

@@ -105,6 +105,7 @@ class RunLogger(TensorBoardLogger):
     @rank_zero_only
     def resume(self, curves: dict[str, dict[str, dict[int, float]]], step: int) -> None:
         """Restore the curves of a checkpoint, as in `self.curves`, and discard what was logged from `step` on."""
+        self.is_resumed = True
         self._keep_finished_epochs(max(curves.get("learning_rate", {}).get("train", {}), default=0))
         # TensorBoard then ignores earlier values of this folder at this step and later.
         self.experiment.file_writer.add_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))

@@ -5,13 +5,26 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from src.system.errors import UserError
+from src.system.processes import gather
 
 
 class Resuming(Callback):
-    """Makes a training with max_steps go on where its checkpoint was saved, and refuses incomplete checkpoints."""
+    """Makes a training with max_steps go on where its checkpoint was saved, and refuses incomplete checkpoints.
+
+    Args:
+        first_step: The step at which the training starts, in the checkpoint of this process.
+    """
+
+    def __init__(self, first_step: int = 0) -> None:
+        self.first_step = first_step
 
     saved: tuple[int, int] | None = None  # numbers of optimisers and schedules in the checkpoint
     max_steps = -1
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        steps = gather(self.first_step)  # the processes exist now, and have read nothing yet
+        if len(set(steps)) > 1:
+            raise UserError(f"The processes start at different steps: {steps}. Each node needs the same run folder.")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if "optimizer_states" in checkpoint:  # else Lightning refuses it

@@ -65,8 +65,8 @@ def training_trainer(
     refuse_unsupported(settings, user_callbacks, config.ckpt_path)
     is_resumed = run is not None and run.config_file.is_file()
     is_bare = bool(settings.barebones)
-    all_callbacks = [*user_callbacks, built.tensorboard, *_progress(settings), *training_callbacks(built, save_best)]
-    all_callbacks += callbacks
+    all_callbacks = [*user_callbacks, built.tensorboard, *_progress(settings)]
+    all_callbacks += [*training_callbacks(built, save_best, checkpoint), *callbacks]
     options: dict[str, Any] = {"max_time": None}  # its Timer is among the callbacks
     if settings.logger is not False and not is_bare:
         options["logger"] = _loggers(config, settings, run, is_resumed)
@@ -95,11 +95,12 @@ def evaluation_trainer(command: str, config: Namespace, built: Namespace, checkp
     return _trainer(config, settings, checkpoint, logger=False, callbacks=callbacks)
 
 
-def training_callbacks(built: Namespace, save_best: bool) -> list[Callback]:
+def training_callbacks(built: Namespace, save_best: bool, checkpoint: Checkpoint | None) -> list[Callback]:
     """The callbacks of every training, in the order in which Lightning calls them. See `training_trainer`."""
     timer = Timer(duration=built.trainer.max_time)
+    resuming = Resuming(checkpoint.first_step if checkpoint else 0)
     stopping = Stopping(built.save_every_n_steps, built.save_every_n_minutes)
-    callbacks = [timer, Resuming(), RandomState(), Curves(), WriteAnswers(), RunSummary(timer), stopping]
+    callbacks = [timer, resuming, RandomState(), Curves(), WriteAnswers(), RunSummary(timer), stopping]
     if built.trainer.enable_checkpointing is not False and not built.trainer.barebones:
         # The best one first, so that last.ckpt contains its state.
         callbacks += [BestCheckpoint(), LastCheckpoint()] if save_best else [LastCheckpoint()]
@@ -161,7 +162,7 @@ def fit(trainer: Trainer, network: Classifier, data: MNISTDataModule, ckpt_path:
 def train(trainer: Trainer, network: Classifier, data: MNISTDataModule, checkpoint: Checkpoint | None = None) -> None:
     """Train a network, from a checkpoint if given, then test its last weights. `RunSummary` stores the result."""
     check_network(network, len(data.classes))
-    with _run_folder(trainer, checkpoint.content.get("global_step", 0) if checkpoint else 0):
+    with _run_folder(trainer, checkpoint.first_step if checkpoint else 0):
         fit(trainer, network, data, str(checkpoint.path) if checkpoint else None)
         if trainer.limit_test_batches == 0:
             if trainer.is_global_zero:

@@ -192,4 +192,4 @@ def test_without_gradio(cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     outcome = cli("demo")
     assert outcome.code == 1
-    assert outcome.err == 'error: gradio is not installed. The demo needs: pip install -e ".[demo]"\n'
+    assert outcome.err == 'error: gradio is not installed. demo needs: pip install -e ".[demo]"\n'

@@ -133,7 +133,7 @@ def test_files_that_give_other_answers_are_not_written(
 
         monkeypatch.setattr(onnxruntime, "InferenceSession", Agreeing)
     with pytest.raises(UserError, match=f"{wrong} doesn't give the same answers as the network"):
-        exporting.export(trained, tmp_path / "out")
+        exporting.write_files(trained, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -144,7 +144,7 @@ def test_a_missing_package_is_named(
     monkeypatch.setitem(sys.modules, package, None)
     outcome = cli("export", "--ckpt_path", str(checkpoint), "--output", str(tmp_path / "out"))
     assert (outcome.code, outcome.out) == (1, "")
-    assert outcome.err == f'error: {package} is not installed. An export needs: pip install -e ".[export]"\n'
+    assert outcome.err == f'error: {package} is not installed. export needs: pip install -e ".[export]"\n'
     assert not (tmp_path / "out").exists()
 
 

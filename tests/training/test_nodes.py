@@ -1,7 +1,6 @@
 """Two nodes without a shared folder, and SLURM: two processes with its variables, in two working directories."""
 
 import faulthandler
-import platform
 import shutil
 import signal
 from pathlib import Path
@@ -77,75 +76,18 @@ def test_slurm_signal_saves_and_resumes(nodes: list[Path]) -> None:
     checkpoint = nodes[0] / RUN / "checkpoints" / "last.ckpt"
     steps = load_checkpoint(checkpoint)["global_step"]
 
-    for resume in ("--resume=auto", f"--resume={RUN}"):
-        first, second = ends(srun(nodes, *settings, resume))
-        assert (first.code, second.code) == (1, 1)
-        assert first.err.count("error:") == second.err.count("error:") == 1
-        assert f"Process 1 on {platform.node()} has ended: " in first.err
-        assert f"{RUN}/config.yaml" in first.err and f"{RUN}/config.yaml" in second.err
-
+    # The second node has an older checkpoint: both end, with a line each.
     shutil.copytree(nodes[0] / RUN, nodes[1] / RUN)
     shutil.copyfile(checkpoint.with_name("previous.ckpt"), nodes[1] / RUN / "checkpoints" / "last.ckpt")
     for outcome in ends(srun(nodes, *settings, "--resume=auto")):
         assert outcome.code == 1
-        assert "Process 1 does not have the checkpoint of process 0. Each node needs the same run folder" in outcome.err
+        assert "start at different steps" in outcome.err and "Each node needs the same run folder" in outcome.err
     assert load_checkpoint(checkpoint)["global_step"] == steps
 
     shutil.copyfile(checkpoint, nodes[1] / RUN / "checkpoints" / "last.ckpt")
     first, second = ends(srun(nodes, *settings, "--trainer.max_epochs=2", "--resume=auto"))
     assert (first.code, second.code) == (0, 0), first.err + second.err
     assert f"Resuming {RUN}" in first.out and Run(nodes[0] / RUN).is_finished
-
-    first, second = ends(srun(nodes, *settings, "--trainer.max_epochs=2", f"--resume={RUN}"))
-    assert (first.code, second.code) == (0, 0), second.err
-    assert "is finished" in first.out
-
-
-@pytest.mark.parametrize("node", [0, 1])
-def test_a_checkpoint_on_one_node_alone_ends_both(nodes: list[Path], lenet5_run: Path, node: int) -> None:
-    shutil.copy(lenet5_run / "checkpoints" / "last.ckpt", nodes[node])
-    outcomes = ends(srun(nodes, "test", "--ckpt_path=last.ckpt", *TWO))
-    assert [outcome.code for outcome in outcomes] == [1, 1]
-    assert "error: There is no checkpoint last.ckpt." in outcomes[1 - node].err
-    assert f"error: Process {1 - node} on {platform.node()} has ended: There is no checkpoint" in outcomes[node].err
-
-
-def test_a_config_on_one_node_alone_ends_both(nodes: list[Path]) -> None:
-    shutil.copy(ROOT / "configs" / "lenet5.yaml", nodes[0])
-    first, second = ends(srun(nodes, "fit", "--config=lenet5.yaml", *TWO))
-    assert (first.code, second.code) == (1, 2)
-    assert "Process 1 on" in first.err and "its command line is not valid" in first.err
-
-
-def test_data_on_one_node_alone_ends_both(nodes: list[Path]) -> None:
-    for file in (nodes[1] / "data").rglob("t10k-*"):
-        file.write_bytes(b"damaged")
-    first, second = ends(srun(nodes, *FIT))
-    assert first.code == second.code == 1
-    assert "error: Process 1 on" in first.err and "is damaged" in first.err and "is damaged" in second.err
-    assert not (nodes[0] / "lightning_logs").exists()
-
-
-@pytest.mark.parametrize(
-    ("second", "difference"),
-    [
-        (("--model.lr=0.2",), "model.init_args.lr: 0.001 and 0.2"),
-        (("--save_every_n_steps=1",), "save_every_n_steps: 0 and 1"),
-        (("--resume=auto",), "resume: None and auto"),
-    ],
-)
-def test_different_settings_end_both(nodes: list[Path], second: tuple[str, ...], difference: str) -> None:
-    for outcome in ends(srun(nodes, *FIT, second=second)):
-        assert outcome.code == 1
-        assert f"error: Process 1 has other settings than process 0: {difference}.\n" in outcome.err
-    assert not (nodes[0] / "lightning_logs").exists()
-
-
-def test_a_mistake_in_a_command_of_one_process_waits_for_no_other(nodes: list[Path]) -> None:
-    """As in the script of a job with two tasks, without srun."""
-    first, second = srun(nodes, "compare", "--typo")
-    second.kill()
-    assert first.wait(60).code == 2
 
 
 def test_signal_to_one_process_ends_both(nodes: list[Path]) -> None:
@@ -157,16 +99,14 @@ def test_signal_to_one_process_ends_both(nodes: list[Path]) -> None:
     assert "Go on with: python -m src fit --resume" in first.err
 
 
-def test_a_killed_process_ends_the_other_in_a_line(nodes: list[Path]) -> None:
+def test_a_killed_process_ends_the_other(nodes: list[Path]) -> None:
     """The folder of the data may differ between nodes."""
     (nodes[1] / "data").rename(nodes[1] / "mnist")
     long = ("--trainer.limit_train_batches=150", "--save_every_n_steps=1")
     processes = srun(nodes, *FIT, *long, second=("--data.data_dir=mnist",))
     processes[0].wait_until((nodes[0] / RUN / "checkpoints" / "last.ckpt").exists)
     processes[1].kill()
-    (first,) = ends(processes[:1])
-    assert first.code == 1
-    assert first.err.endswith("error: Another process of this command has ended, so this one ends too.\n")
+    assert processes[0].wait(60).code == 1
 
 
 def torchrun(nodes: list[Path], *args: str) -> list[Fork]:
@@ -196,37 +136,20 @@ def launcher(*args: str) -> None:
 # seen in 60 runs of an empty script. If it happens again, the error shows where the launcher is.
 # tests/training/test_distributed.py trains through torchrun too.
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["fit", "test"])
-def test_torchrun_in_two_folders(nodes: list[Path], lenet5_run: Path, command: str) -> None:
-    """`--resume auto` starts a new run: the choice of process 0 holds for all. A checkpoint on one node ends both."""
-    if command == "fit":
-        for process in torchrun(nodes, *FIT, "--resume=auto"):
-            process.finish(120)
-        assert Run(nodes[0] / RUN).is_finished
-        assert not (nodes[1] / "lightning_logs").exists()
-        return
-    shutil.copy(lenet5_run / "checkpoints" / "last.ckpt", nodes[0])
-    first, second = (process.wait(120) for process in torchrun(nodes, "test", "--ckpt_path=last.ckpt", *TWO))
-    assert first.code == second.code == 1
-    assert "error: Process 1 on" in first.err and "error: There is no checkpoint last.ckpt." in second.err
+def test_torchrun_in_two_folders(nodes: list[Path]) -> None:
+    """`--resume auto` starts a new run, where no node has one."""
+    for process in torchrun(nodes, *FIT, "--resume=auto"):
+        process.finish(120)
+    assert Run(nodes[0] / RUN).is_finished
+    assert not (nodes[1] / "lightning_logs").exists()
 
 
 def test_two_launchers_of_lightning(nodes: list[Path]) -> None:
-    """Without torchrun, the launcher of each node takes part. An unfinished run on the second is not chosen."""
-
-    def train() -> None:
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
-        processes = [
-            Fork(node.parent, *FIT, "--resume=auto", env=address | {"NODE_RANK": str(rank)}, cwd=node)
-            for rank, node in enumerate(nodes)
-        ]
-        outcomes = ends(processes)
-        assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
-        assert "Resuming" not in outcomes[0].out + outcomes[1].out
-        assert Run(nodes[0] / RUN).is_finished
-
-    train()
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    processes = [
+        Fork(node.parent, *FIT, env=address | {"NODE_RANK": str(rank)}, cwd=node) for rank, node in enumerate(nodes)
+    ]
+    outcomes = ends(processes)
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+    assert Run(nodes[0] / RUN).is_finished
     assert not (nodes[1] / "lightning_logs").exists()
-    shutil.move(nodes[0] / "lightning_logs", nodes[1])
-    (nodes[1] / RUN / "results.json").unlink()
-    train()
