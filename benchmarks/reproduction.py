@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from benchmarks.__main__ import KERAS, KERAS_PROGRAM, OF_KERAS, ONE_THREAD, TITLES
+from src.comparison.sentences import headline
 from src.comparison.statistics import Difference, intervals_over_seeds
-from src.comparison.words import headline
 from src.data import MNISTDataModule
 from src.system.files import write_whole
 from src.system.machine import cpu_cores

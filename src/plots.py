@@ -157,7 +157,7 @@ def label_classes(axes: Axes, classes: Sequence[str]) -> None:
 
 
 class Curve(NamedTuple):
-    """One line of a plot over epochs, with a band where `low` and `high` are given."""
+    """One line of a plot over epochs, with a band between `low` and `high`."""
 
     label: str
     epochs: Sequence[float]

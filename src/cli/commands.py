@@ -14,14 +14,11 @@ import docstring_parser
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from src.comparison.compare import compare
 from src.inference.demo import demo
 from src.inference.export import export
 from src.system.errors import UserError
 from src.system.files import local_path
-
-
-def compare() -> None:
-    """Compare."""
 
 
 def tune() -> None:
@@ -45,14 +42,13 @@ def add_options(parser: LightningArgumentParser, command: Callable[..., None]) -
         more: dict[str, Any] = {"metavar": "PATH"} if kind is Path else {}
         if is_list:
             more |= {"nargs": "*" if parameter.name == "folders" else "+"}
-        default = [] if is_list else parameter.default
-        parser.add_argument(
-            parameter.name if parameter.name == "folders" else f"--{parameter.name}",
-            type=str if kind is Path else kind,
-            default=str(default) if isinstance(default, Path) else default,
-            help=texts.get(parameter.name) or SUPPRESS,
-            **more,
-        )
+        if parameter.default is False:
+            more |= {"action": "store_true"}
+        else:
+            default = [] if is_list else parameter.default
+            more |= {"type": str if kind is Path else kind, "default": str(default) if kind is Path and default else default}
+        name = parameter.name if parameter.name == "folders" else f"--{parameter.name}"
+        parser.add_argument(name, help=texts.get(parameter.name) or SUPPRESS, **more)
 
 
 def run_command(name: str, settings: Namespace, fit_parser: LightningArgumentParser, args: list[str]) -> None:

@@ -1,116 +1,71 @@
-"""From runs to verdicts: finds the runs, trains the missing ones, tests them, and compares each pair of networks."""
+"""The command `compare`: finds the runs, trains the missing ones, and compares each pair of networks."""
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+from jsonargparse.typing import NonNegativeFloat, PositiveInt
+from lightning.pytorch.cli import LightningArgumentParser
 
-from src.comparison.first_answer import first_answer
-from src.comparison.groups import (
-    Group,
-    LeftOut,
-    common_classes,
-    count_each_seed_once,
-    data_differences,
-    early_stops,
-    find_groups,
-    merge,
-    name_apart,
-)
-from src.comparison.result import Comparison, Network
-from src.comparison.trainings import Trainings, fix_number, train_missing
-from src.data import MNISTDataModule
-from src.evaluation.answers import evaluate
-from src.runs.network import TrainedNetwork
+from src.runs.folder import check_folder_name
+from src.runs.network import import_network
 from src.system.errors import UserError
+
+if TYPE_CHECKING:
+    from src.comparison.result import Comparison
 
 
 def compare(
-    folders: list[Path],
-    planned: list[Trainings],
-    margin: float,
-    output: Path,
-    name: str | None,
-    data_dir: Path | None,
-    command: list[str],
-    n_processes: int = 1,
-) -> Comparison:
-    """Train the missing runs of `planned`, and compare all networks. Prints a first answer before the evaluation.
+    fit_parser: LightningArgumentParser,
+    args: list[str],
+    /,
+    folders: list[Path] | None = None,
+    train: list[Path] | None = None,
+    seeds: PositiveInt = 5,
+    jobs: PositiveInt = 1,
+    margin: NonNegativeFloat = 10.0,
+    name: str | None = None,
+    output: Path = Path("comparison"),
+    data_dir: Path | None = None,
+    model: list[str] | None = None,
+    robustness: bool = False,
+) -> None:
+    """Compare networks by all their runs: a report with a verdict and error bars.
 
     Args:
-        folders: Folders of runs.
-        planned: Trainings whose runs are compared too.
-        margin: The largest difference, in images, that doesn't matter.
+        fit_parser: The parser of ``fit``, for the configs.
+        args: The command line, without ``python -m src``.
+        folders: Folders with finished runs, at any depth.
+        train: Configs whose missing runs are trained first.
+        seeds: Number of runs of each config for --train.
+        jobs: Number of runs to train at a time.
+        margin: The largest difference that does not matter, in test images.
+        name: Name of the comparison. Default: the names of the networks.
         output: Folder of all comparisons.
-        name: Folder of this one; by default the names of the networks.
-        data_dir: Of the data; by default that of the first run.
-        command: The command line that makes the comparison again.
-        n_processes: How many runs are trained at a time.
+        data_dir: Folder of the data. Default: that of the first run.
+        model: Your own network classes (module.Class) that appear in the runs.
+        robustness: Also test all runs on corrupted images, for a section of the report. Takes about a minute a run.
     """
-    groups, left_out = _find_groups(folders, planned)
-    classes = common_classes([group.recipe for group in groups])
-    names = dict.fromkeys(group.name for group in groups)
-    folder = output / (name or re.sub(r"[^\w.-]", "_", "-vs-".join(names).lower()).lstrip("."))
-    number_of_runs = fix_number(planned, folder / "plan.json")
-    for group in train_missing(planned, n_processes):
-        merge(groups, group)
-    _answer_first(groups, left_out, margin)
-    data = MNISTDataModule(str(data_dir or groups[0].runs[0].config["data"]["data_dir"]), classes=classes)
-    networks = _test(groups, data, left_out)
-    _require_two(networks, left_out)
-    return Comparison(
-        networks=networks,
-        margin=margin,
-        images_NHW=data.test[0],
-        classes=data.classes,
-        notes=[*data_differences(networks), *early_stops(networks)],
-        left_out=left_out,
-        number_of_runs=number_of_runs,
-        folder=folder,
-        command=command,
-    )
+    # These import scipy and jinja2, which take half a second.
+    from src.comparison.contenders import compare_runs
+    from src.comparison.planned import plan_runs
+
+    if not folders and not train:
+        raise UserError("Name folders of runs, such as lightning_logs/lenet5 lightning_logs/cnn, or configs: --train")
+    check_folder_name(name)
+    for class_path in model or []:
+        import_network(class_path)
+    planned = plan_runs(fit_parser, train or [], seeds)
+    command = ["python", "-m", "src", *args]
+    _tell(compare_runs(folders or [], planned, jobs, margin, output, name, data_dir, command), robustness)
 
 
-def _find_groups(folders: list[Path], planned: list[Trainings]) -> tuple[list[Group], LeftOut]:
-    """Group the runs by their recipes, with an empty group for each planned training without runs."""
-    groups, left_out = find_groups(folders)
-    for trainings in planned:
-        merge(groups, Group(trainings.name, trainings.settings, []))
-    _require_two(groups, {})
-    return groups, left_out
+def _tell(comparison: "Comparison", robustness: bool) -> None:
+    """Print the verdict, then write the report."""
+    from src.comparison.contenders import add_robustness
+    from src.comparison.sentences import summarise
+    from src.report.page import write_report
 
-
-def _answer_first(groups: list[Group], left_out: LeftOut, margin: float) -> None:
-    """Give each seed of a group one run and each group its own name, and print what their results say."""
-    count_each_seed_once(groups, left_out)
-    name_apart(groups)
-    if answer := first_answer(groups, margin):
-        print(f"From results.json of the runs:\n\n{answer}\n", flush=True)
-
-
-def _test(groups: list[Group], data: MNISTDataModule, left_out: LeftOut) -> list[Network]:
-    """Evaluate all runs. Returns the groups that still have runs, with their answers."""
-    data.prepare_data()
-    data.setup("test")
-    images_NHW, labels_N = data.test
-    evaluations, unusable = evaluate([run for group in groups for run in group.runs], images_NHW, labels_N)
-    left_out |= {run.folder: reason for run, reason in unusable.items()}
-    networks = []
-    for group in groups:
-        if runs := [run for run in group.runs if run in evaluations]:
-            trained = TrainedNetwork(runs[0].checkpoint).network
-            probabilities_SNK = np.stack([evaluations[run].probabilities_NK for run in runs])
-            robustness_SCS = np.stack([evaluations[run].robustness_CS for run in runs])
-            networks.append(
-                Network(group.name, group.recipe, runs, trained, labels_N.numpy(), probabilities_SNK, robustness_SCS)
-            )
-    return networks
-
-
-def _require_two(groups: Sequence[Group], left_out: LeftOut) -> None:
-    if len(groups) < 2:
-        problem = "No finished runs to compare."
-        if groups:
-            problem = f"There is only {groups[0].name} to compare. Name runs of two networks or more."
-        raise UserError(problem + "".join(f"\nLeft out: {folder}: {reason}" for folder, reason in left_out.items()))
+    print(f"\n{summarise(comparison)}\n", flush=True)
+    if robustness:
+        add_robustness(comparison)
+    print(f"Report: {write_report(comparison)}")

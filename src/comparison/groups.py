@@ -1,5 +1,6 @@
 """Which runs are compared: groups of runs that differ only in their seed."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from src.system.errors import UserError
 
 LeftOut = dict[Path, str]  # run folder → the reason
 
-NEEDED_RESULTS = {"model", "parameters", "epochs", "seed", "test", "curves", "train_seconds"}
+NEEDED_RESULTS = {"model", "parameters", "epochs", "seed", "curves", "train_seconds"}
 
 
 @dataclass
@@ -37,9 +38,12 @@ def find_groups(folders: list[Path]) -> tuple[list[Group], LeftOut]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"There is no folder {folder}.")
-        finished = [run for run in find_runs(folder) if is_usable(run, left_out)]
+        runs = find_runs(folder)
+        problems = {run.folder: problem for run in runs if (problem := problem_of(run))}
+        left_out |= problems
+        finished = [run for run in runs if run.folder not in problems]
         if not finished:
-            raise UserError(f"There is no finished run below {folder}. Train one: python -m src fit --config …")
+            raise UserError(with_left_out(f"There is no finished run below {folder}. Train one with fit.", problems))
         for model in dict.fromkeys(run.results["model"] for run in finished):
             by_recipe: list[Group] = []
             for run in finished:
@@ -50,8 +54,8 @@ def find_groups(folders: list[Path]) -> tuple[list[Group], LeftOut]:
             for other in by_recipe:
                 if other is not chosen:
                     settings = "; ".join(differences(other.recipe, chosen.recipe)).replace(" and ", ", not ")
-                    reason = f"Its settings differ from those of most runs there: {settings}."
-                    left_out |= {run.folder: reason for run in other.runs}
+                    problem = f"Its settings differ from those of most runs there: {settings}."
+                    left_out |= {run.folder: problem for run in other.runs}
     return groups, left_out
 
 
@@ -91,9 +95,10 @@ def common_classes(recipes: list[dict[str, Any]]) -> list[str] | None:
 
 def data_differences(groups: Sequence[Group]) -> list[str]:
     """Return a sentence about the data settings in which the groups differ, if they do."""
-    data = [{name: value for name, value in group.recipe.items() if name.startswith("data.")} for group in groups]
-    found = dict.fromkeys(text for other in data[1:] for text in differences(data[0], other))
-    return [f"The data settings differ: {'; '.join(found)}."] if found else []
+    names = sorted({name for group in groups for name in group.recipe if name.startswith("data.")})
+    values = {name: list(dict.fromkeys(str(group.recipe.get(name)) for group in groups)) for name in names}
+    settings = [f"{name}: {' and '.join(several)}" for name, several in values.items() if len(several) > 1]
+    return [f"The data settings differ: {'; '.join(settings)}."] if settings else []
 
 
 def early_stops(groups: Sequence[Group]) -> list[str]:
@@ -122,22 +127,20 @@ def name_apart(groups: list[Group]) -> None:
             group.name += f" ({', '.join(settings)})"
 
 
-def is_usable(run: Run, left_out: LeftOut) -> bool:
-    """Whether a run is finished and its files have what a comparison needs. If not, add the reason to `left_out`."""
+def problem_of(run: Run) -> str | None:
+    """Return why a run can't be compared: it is not finished, or a file lacks what a comparison needs."""
     if not run.is_finished:
-        left_out[run.folder] = f"It is not finished. Continue it: python -m src fit --resume {run.folder}"
-        return False
+        return f"It is not finished. Continue it: python -m src fit --resume {shlex.quote(str(run.folder))}"
     try:
-        if missing := NEEDED_RESULTS - run.results.keys():
-            raise UserError(f"Its results.json has no {', '.join(sorted(missing))}. Another version wrote it.")
-        if not isinstance(run.results["model"], str):
-            raise UserError("Its results.json names no network.")
-        if not all(isinstance(run.results["test"].get(name), int) for name in ("errors", "images")):
-            raise UserError("Its results.json has no test errors.")
-        classes = recipe(run.config).get("data.classes", [])
-        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-            raise UserError("Its config.yaml names no classes.")
-    except (UserError, AttributeError) as error:
-        left_out[run.folder] = str(error)
-        return False
-    return True
+        if missing := sorted(NEEDED_RESULTS - run.results.keys()):
+            return f"Its results.json has no {', '.join(missing)}. It is damaged, or another version wrote it."
+        if not isinstance(recipe(run.config).get("data.classes", []), list):
+            return "Its config.yaml names no classes."
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def with_left_out(problem: str, left_out: LeftOut) -> str:
+    """Return the message of an error with a line for each run that is left out."""
+    return "\n".join([problem, *(f"Left out: {folder}: {why}" for folder, why in left_out.items())])

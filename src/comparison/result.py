@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ from src.comparison.groups import Group, LeftOut
 from src.comparison.statistics import Difference, Wrong, differences, mcnemar, verdict
 from src.models import Classifier
 
+FEW = 5  # networks of which every pair is shown
+
 
 @dataclass(eq=False)
-class Network(Group):
-    """A network, all its runs, and their answers."""
+class Contender(Group):
+    """The runs of one network and one recipe, with their answers to the test images."""
 
     trained: Classifier  # of the first run
     labels_N: NDArray[np.int64]
     probabilities_SNK: NDArray[np.float32]
-    robustness_SCS: NDArray[np.float64]  # share of errors of each run under each corruption in each strength
+    robustness_SCL: NDArray[np.float64] | None = None  # error rate of each run under each corruption, at each level
 
     @cached_property
     def answers_SN(self) -> NDArray[np.int64]:
@@ -52,10 +55,10 @@ class Network(Group):
 
 @dataclass
 class Pair:
-    """Two networks and their difference. The margin is the largest difference, in images, that doesn't matter."""
+    """Two contenders and their difference. The margin is the largest difference, in images, that doesn't matter."""
 
-    a: Network
-    b: Network
+    a: Contender  # has fewer errors, or as many
+    b: Contender
     difference: Difference  # errors of `a` minus errors of `b`
     margin: float
 
@@ -65,16 +68,16 @@ class Pair:
 
     @property
     def mcnemar(self) -> float | None:
-        """The p value of two single runs; None where a network has more."""
+        """The p value of two single runs; None where a contender has more."""
         single = len(self.a.runs) == len(self.b.runs) == 1
-        return mcnemar(self.a.wrong_SN[0], self.b.wrong_SN[0]) if single else None
+        return float(mcnemar(self.a.wrong_SN, self.b.wrong_SN)[0, 0]) if single else None
 
 
 @dataclass
 class Comparison:
-    """Networks, compared in pairs."""
+    """Contenders, in the order of their mean errors, compared in pairs."""
 
-    networks: list[Network]
+    contenders: list[Contender]
     margin: float
     images_NHW: Tensor  # the test images, uint8
     classes: list[str]
@@ -84,11 +87,24 @@ class Comparison:
     folder: Path  # of the report
     command: list[str]  # that makes the comparison again
 
+    def __post_init__(self) -> None:
+        self.contenders = sorted(self.contenders, key=lambda contender: contender.errors_S.mean())
+
+    @property
+    def shows_all_pairs(self) -> bool:
+        return len(self.contenders) <= FEW
+
     @cached_property
     def pairs(self) -> list[Pair]:
-        found = differences([network.wrong_SN for network in self.networks])
-        return [Pair(self.networks[a], self.networks[b], one, self.margin) for (a, b), one in found.items()]
+        """Every pair of a few contenders; of many, the pairs of the one with the fewest errors."""
+        numbers = range(len(self.contenders))
+        pairs = list(combinations(numbers, 2)) if self.shows_all_pairs else [(0, other) for other in numbers[1:]]
+        of_pairs = differences([contender.wrong_SN for contender in self.contenders], pairs)
+        return [
+            Pair(self.contenders[a], self.contenders[b], difference, self.margin)
+            for (a, b), difference in zip(pairs, of_pairs, strict=True)
+        ]
 
     @property
     def labels_N(self) -> NDArray[np.int64]:
-        return self.networks[0].labels_N
+        return self.contenders[0].labels_N

@@ -123,6 +123,12 @@ def short_name(class_path: str) -> str:
     return class_path.rpartition(".")[2]
 
 
+def check_folder_name(name: str | None) -> None:
+    """Raise a `UserError` for the value of ``--name`` if it is not the name of a folder."""
+    if name is not None and (name in ("", "..") or Path(name).name != name):
+        raise UserError(f"--name {name!r} is not the name of a folder.")
+
+
 def find_runs(folder: Path) -> list[Run]:
     """All runs in `folder` and below, sorted by their numbers."""
     runs, seen = [], set()

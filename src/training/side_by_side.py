@@ -1,82 +1,68 @@
 """Commands of this package side by side: each in a process of its own, with its share of threads or a GPU."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import torch
-from filelock import Timeout
 from tqdm import tqdm
 
-from src.system.files import locked
 from src.system.machine import cpu_cores
 from src.system.signals import SIGNALS, Interrupted, temporary_handler
 
-BAR = re.compile(r"\| *\d+/[\d?]+ \[")  # any of Lightning's progress bars
-TRAINING_BAR = re.compile(r"(Epoch [\d/]+): +(\d+%)\|")
 POLL = 0.1  # seconds
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
 class Job:
     """A command to run.
 
     Args:
         name: For messages.
-        words: The command line, without ``python -m src``.
-        announce: Returns the line that is printed when the job starts.
-        lock: A file that is locked while the job runs. If another process holds it, the job waits.
-        is_done: Whether there is nothing to do, asked before the start.
-        is_taken: Whether a process without the lock already does this, for example one whose parent was killed.
+        command_args: The command line, without ``python -m src``.
+        log: File to which its output is added. A job that runs alone uses the terminal instead.
     """
 
     name: str
-    words: list[str]
-    announce: Callable[[], str] = lambda: ""
-    lock: Path | None = None
-    is_done: Callable[[], bool] = lambda: False
-    is_taken: Callable[[], bool] = lambda: False
+    command_args: list[str]
+    log: Path
 
 
-def run_side_by_side(jobs: list[Job], n_processes: int, goes_on: str, has_bar: bool = True) -> list[str]:
-    """Run jobs, `n_processes` at a time, with one display of their lines and a bar. One at a time uses the terminal.
+Active = dict[int, tuple[Job, "subprocess.Popen[bytes]"]]  # by slot, which decides the GPU
+
+
+def run_side_by_side(jobs: list[Job], n_processes: int, message_on_interrupt: str) -> list[str]:
+    """Run jobs, `n_processes` at a time.
 
     Returns:
         A sentence about each job that failed. It doesn't end the others.
 
     Raises:
-        Interrupted: A signal ended this process or a job, and so all other jobs. The message is `goes_on`.
+        Interrupted: A signal ended this process or a job, and so all other jobs.
     """
-    failed: list[str] = []
-    active: dict[int, _Process] = {}  # by the slot, which decides the GPU
-    waiting, told = list(jobs), False
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        _passing_on_signals(active) as received,
-        tqdm(total=len(jobs), unit="run", disable=None if has_bar and n_processes > 1 else True) as bar,
-    ):
+    waiting, failed = list(jobs), list[str]()
+    active: Active = {}
+    no_bar = True if n_processes == 1 or not jobs else None  # None: not where the output is a file
+    with _passing_on_signals(active) as received, tqdm(total=len(jobs), unit="run", disable=no_bar) as bar:
         while active or (waiting and not received):
             for slot in sorted(set(range(n_processes)) - active.keys()):
-                if not received and (started := _start_next(waiting, slot, n_processes, Path(folder))):
-                    active[slot] = started
+                if waiting and not received:
+                    job = waiting.pop(0)
+                    place = f"{job.name} ({len(jobs) - len(waiting)} of {len(jobs)})"
+                    tqdm.write(place if n_processes == 1 else f"{place}: {job.log}")
+                    sys.stdout.flush()
+                    active[slot] = job, _start(job, slot, n_processes)
                     if received:  # while the job was starting
-                        _send({slot: started}, received[-1])
-            if waiting and not active and not received and not told:
-                told = True
-                tqdm.write(f"Other processes work on: {', '.join(job.name for job in waiting)}. Waiting for them.")
-            for slot, process in list(active.items()):
-                code = process.popen.poll()
-                process.show_lines()
-                if code is None:
+                        _send({slot: active[slot]}, received[-1])
+            for slot, (job, process) in list(active.items()):
+                if (code := process.poll()) is None:
                     continue
                 del active[slot]
                 bar.update()
@@ -84,76 +70,28 @@ def run_side_by_side(jobs: list[Job], n_processes: int, goes_on: str, has_bar: b
                     received.append(number)
                     _send(active, number)
                 elif code:
-                    failed.append(f"{process.job.name} failed with exit code {code}{process.last_error()}")
+                    where = "see above" if n_processes == 1 else f"see {job.log}: {_last_line(job.log)}"
+                    failed.append(f"{job.name} failed with exit code {code}; {where}")
                     tqdm.write(failed[-1], file=sys.stderr)
-                process.held.close()
-            bar.set_postfix_str(" | ".join(f"{p.job.name}: {p.progress}" for p in active.values() if p.progress))
             time.sleep(POLL)
     if received:
-        raise Interrupted(received[0], goes_on)
+        raise Interrupted(received[0], message_on_interrupt)
     return failed
 
 
-class _Process:
-    """A job that runs. With others beside it, its outputs go to files in `folder`."""
-
-    def __init__(self, job: Job, held: ExitStack, env: dict[str, str], folder: Path | None) -> None:
-        self.job = job
-        self.held = held  # its lock and its files
-        self.rest = ""  # the line that isn't complete
-        self.progress = ""
-        command = [sys.executable, "-m", "src", *job.words]
-        self.out = self.err = None
-        if folder is None:
-            self.popen = subprocess.Popen(command)
-            return
-        paths = [Path(tempfile.mkdtemp(dir=folder), name) for name in ("out", "err")]
-        out, err = (held.enter_context(path.open("wb")) for path in paths)
-        self.out, self.err = (held.enter_context(path.open("rb")) for path in paths)
-        self.popen = subprocess.Popen(command, stdout=out, stderr=err, env=os.environ | env)
-
-    def show_lines(self) -> None:
-        """Print the new lines of the standard output. A progress bar in them only changes `progress`."""
-        if self.out is None:
-            return
-        *lines, self.rest = (self.rest + self.out.read().decode(errors="replace")).split("\n")
-        for line in lines:
-            text = line.rpartition("\r")[2].strip()
-            if text and not BAR.search(text):
-                tqdm.write(f"{self.job.name}: {text}", file=sys.stdout)
-        if bars := TRAINING_BAR.findall(self.rest):
-            self.progress = " ".join(bars[-1])
-            self.rest = self.rest.rpartition("\r")[2]
-
-    def last_error(self) -> str:
-        """The end of the standard error, where it went to a file."""
-        if self.err is None:
-            return "; see above."
-        lines = self.err.read().decode(errors="replace").strip().splitlines()
-        return ":\n" + "\n".join(line.rpartition("\r")[2] for line in lines[-5:]) if lines else "."
+def _start(job: Job, slot: int, n_processes: int) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "src", *job.command_args]
+    if n_processes == 1:
+        return subprocess.Popen(command)
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with job.log.open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | environment(slot, n_processes))
 
 
-def _start_next(waiting: list[Job], slot: int, n_processes: int, folder: Path) -> _Process | None:
-    """Start the first job that no other process works on, and take it from the list. Drop those that are done."""
-    for job in list(waiting):
-        with ExitStack() as stack:
-            if job.lock is not None:
-                job.lock.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    stack.enter_context(locked(job.lock, timeout=0))
-                except Timeout:
-                    continue
-            if not job.is_done():
-                if job.is_taken():
-                    continue
-                if text := job.announce():
-                    tqdm.write(text, file=sys.stdout)
-                    sys.stdout.flush()
-                waiting.remove(job)
-                alone = n_processes == 1
-                return _Process(job, stack.pop_all(), environment(slot, n_processes), None if alone else folder)
-        waiting.remove(job)
-    return None
+def _last_line(log: Path) -> str:
+    """The last line of a log that says what went wrong."""
+    lines = [line.strip() for line in log.read_text(errors="replace").replace("\r", "\n").splitlines()]
+    return next((line for line in reversed(lines) if line and not line.startswith("See: ")), "")
 
 
 def environment(slot: int, n_processes: int) -> dict[str, str]:
@@ -164,16 +102,16 @@ def environment(slot: int, n_processes: int) -> dict[str, str]:
         n_processes: How many run at a time.
     """
     share = max(1, cpu_cores() // n_processes)
-    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # OpenMP allows a list, for nested threads
-    own = {"OMP_NUM_THREADS": str(min(share, int(given) if given.isdigit() else share))}
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # OpenMP allows a list, for nested threads
+    variables = {"OMP_NUM_THREADS": str(min(share, int(limit) if limit.isdigit() else share))}
     if (n_gpus := torch.cuda.device_count()) > 1:
         names = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(n_gpus)))).split(",")
-        own["CUDA_VISIBLE_DEVICES"] = names[slot % n_gpus]
-    return own
+        variables["CUDA_VISIBLE_DEVICES"] = names[slot % n_gpus]
+    return variables
 
 
 @contextmanager
-def _passing_on_signals(active: dict[int, _Process]) -> Iterator[list[int]]:
+def _passing_on_signals(active: Active) -> Iterator[list[int]]:
     """Send each signal to all processes too, and end them on an exception. Yields the list of the signals so far."""
     received: list[int] = []
 
@@ -186,12 +124,12 @@ def _passing_on_signals(active: dict[int, _Process]) -> Iterator[list[int]]:
             yield received
         except Exception:
             _send(active, signal.SIGTERM)
-            for process in active.values():
-                process.popen.wait()
+            for _, process in active.values():
+                process.wait()
             raise
 
 
-def _send(active: dict[int, _Process], number: int) -> None:
-    for process in list(active.values()):
+def _send(active: Active, number: int) -> None:
+    for _, process in list(active.values()):
         with suppress(ValueError):  # Windows can't send SIGINT, but its console sends Ctrl-C to all processes
-            process.popen.send_signal(number)
+            process.send_signal(number)

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
+from src.comparison.sentences import headline, mean_sd, over_seeds, table
 from src.comparison.statistics import BETTER, Difference, intervals_over_seeds, summary, verdict
-from src.comparison.words import headline, mean_sd, over_seeds, table
 from src.system.files import write_whole
 from src.system.machine import describe_machine, tensorboard_command
 from src.tuning import results

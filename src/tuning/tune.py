@@ -51,7 +51,7 @@ def tune(
     failed: list[str] = []
     try:
         if worker_words and n_processes > 1:
-            failed = _search_side_by_side(n_processes, worker_words)
+            failed = _search_side_by_side(search, n_processes, worker_words)
         search.run()
         confirmation = Confirmation(search, against, n_fresh)
         confirmation.run()
@@ -64,10 +64,11 @@ def tune(
         raise UserError("\n".join(failed))
 
 
-def _search_side_by_side(n_processes: int, words: list[str]) -> list[str]:
+def _search_side_by_side(search: Search, n_processes: int, words: list[str]) -> list[str]:
     """Run the search in several processes. Returns a sentence about each that failed."""
-    jobs = [Job(f"process {number}", words) for number in range(1, n_processes + 1)]
-    failed = run_side_by_side(jobs, n_processes, KEPT, has_bar=False)
+    logs = search.folder / "logs"
+    jobs = [Job(f"process {n}", words, logs / f"process-{n}.log") for n in range(1, n_processes + 1)]
+    failed = run_side_by_side(jobs, n_processes, KEPT)
     if len(failed) == n_processes:
         raise UserError("\n".join([*failed, KEPT]))
     return failed

@@ -1,20 +1,24 @@
-"""Comparisons of made-up answers."""
+"""Made-up comparisons: answers in memory, and folders of runs as `fit` leaves them."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import yaml
 
-from src.comparison.result import Comparison, Network
-from src.models import Classifier
+from src.comparison.result import Comparison, Contender
+from src.models import CNN, Classifier, LeNet5
+from src.runs.answers import write_answers
 from src.runs.folder import Run
 
 CLASSES = list("0123456789")
 
 
-def results(model: str, seed: int, val_accuracy: list[float]) -> dict[str, Any]:
+def results(model: str, seed: int, val_accuracy: Sequence[float]) -> dict[str, Any]:
     points = {str(epoch): value for epoch, value in enumerate(val_accuracy, start=1)}
     seconds = {str(epoch): 10.0 * epoch for epoch in range(1, 8)}
     return {
@@ -42,27 +46,26 @@ def answers(labels_N: np.ndarray, errors: int, random: np.random.Generator, alwa
     return F.softmax(torch.from_numpy(logits_NK).float(), dim=1).numpy()
 
 
-def network(
+def contender(
     name: str,
     trained: Classifier,
     labels_N: np.ndarray,
     probabilities: list[np.ndarray],
     recipe: dict[str, Any] | None = None,
     val_accuracy: tuple[float, ...] = (0.98,),
-) -> Network:
-    """A network with one run for each array of probabilities; of run s the last validation accuracy is s ‰ lower."""
+) -> Contender:
+    """One run for each array of probabilities; of run s the last validation accuracy is s ‰ lower."""
     runs = [Run(Path(name, str(seed))) for seed in range(len(probabilities))]
     for seed, run in enumerate(runs):
         run.__dict__["results"] = results(name, seed, [*val_accuracy[:-1], val_accuracy[-1] - 0.001 * seed])
-    robustness_SCS = np.stack([np.full((8, 5), 0.1 * (seed + 1)) for seed in range(len(runs))])
-    return Network(name, recipe or {}, runs, trained, labels_N, np.stack(probabilities), robustness_SCS)
+    return Contender(name, recipe or {}, runs, trained, labels_N, np.stack(probabilities))
 
 
-def compared(networks: list[Network], classes: list[str] = CLASSES, folder: Path = Path("nowhere")) -> Comparison:
+def compared(contenders: list[Contender], classes: list[str] = CLASSES, folder: Path = Path("nowhere")) -> Comparison:
     return Comparison(
-        networks=networks,
+        contenders=contenders,
         margin=10,
-        images_NHW=torch.zeros(len(networks[0].labels_N), 28, 28, dtype=torch.uint8),
+        images_NHW=torch.zeros(len(contenders[0].labels_N), 28, 28, dtype=torch.uint8),
         classes=classes,
         notes=[],
         left_out={},
@@ -70,3 +73,40 @@ def compared(networks: list[Network], classes: list[str] = CLASSES, folder: Path
         folder=folder,
         command=["python", "-m", "src", "compare"],
     )
+
+
+def make_run(folder: Path, seed: int = 0, model: str = "LeNet5", finished: bool = True, **settings: Any) -> Path:
+    """A run folder with config.yaml and results.json. Settings are named as in ``trainer__max_epochs``."""
+    config: dict[str, Any] = {
+        "seed_everything": seed,
+        "model": {"class_path": f"src.models.{model}", "init_args": {"lr": 0.001}},
+        "data": {"data_dir": str(folder), "val_size": 0},
+        "trainer": {"max_epochs": 3, "default_root_dir": str(folder)},
+    }
+    for name, value in settings.items():
+        section, key = name.split("__")
+        config[section][key] = value
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    if finished:
+        (folder / "results.json").write_text(json.dumps(results(model, seed, [0.5, 0.9, 0.98])))
+    return folder
+
+
+def make_runs(
+    folder: Path, errors: Sequence[int], test_set: tuple[torch.Tensor, torch.Tensor], model: str = "LeNet5", **data: Any
+) -> list[Path]:
+    """Runs with so many errors each, with their answers and checkpoints."""
+    images_NHW, labels_N = test_set
+    network = {"LeNet5": LeNet5, "CNN": CNN}[model]()
+    arguments = {"hyper_parameters": {"_class_path": f"src.models.{model}"}, "datamodule_hyper_parameters": {}}
+    random = np.random.default_rng(sum(errors))
+    runs = []
+    for seed, n_errors in enumerate(errors):
+        run = Run(make_run(folder / f"version_{seed}", seed, model, **{f"data__{k}": v for k, v in data.items()}))
+        probabilities_NK = answers(labels_N.numpy(), n_errors, random, always=min(3, n_errors))
+        write_answers(run.folder, torch.from_numpy(probabilities_NK), images_NHW, labels_N)
+        run.checkpoint.parent.mkdir()
+        torch.save(arguments | {"state_dict": network.state_dict()}, run.checkpoint)
+        runs.append(run.folder)
+    return runs

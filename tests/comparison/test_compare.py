@@ -1,9 +1,8 @@
-"""`python -m src compare` as a user runs it: trainings, report, what is kept, what is refused."""
+"""`python -m src compare` as a user runs it: trainings, report, what is left out, what is refused."""
 
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,15 +10,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torchvision.datasets import MNIST
+from torch import Tensor
 
+from src.data.source import read_mnist
 from src.report.sections import SECTIONS
+from src.runs.answers import write_answers
 from src.runs.folder import Run
-from src.system.errors import UserError
-from tests.conftest import NO_TABS, ROOT, RunCLI
+from tests.comparison.made_up import make_runs
+from tests.conftest import NO_TABS, ROOT, RunCLI, files
 from tests.forks import Fork, command_line_with_forked_trainings
 
 CONFIG = """
@@ -62,13 +62,11 @@ def runs_of(folder: Path, width: int) -> list[Path]:
 
 
 def test_trains_each_config_with_each_seed_in_turn_and_goes_on_where_it_was_killed(trained: Path) -> None:
-    announced = r"Run (\d) of 4: Tiny, seed (\d) \((.*)\)"
-    first = re.findall(announced, (trained / "first.log").read_text())
-    second = re.findall(announced, (trained / "second.log").read_text())
-    assert [run[:2] for run in first] == [("1", "0"), ("2", "0"), ("3", "1")]
-    assert [run[:2] for run in second] == [("3", "1"), ("4", "1")]
-    assert first[0][2] == "time left unknown until each network has a run"
-    assert re.fullmatch(r"about \d+ min left", second[0][2])
+    announced = r"^(tiny\d+), seed (\d) \((\d of \d)\)$"
+    first = re.findall(announced, (trained / "first.log").read_text(), re.MULTILINE)
+    second = re.findall(announced, (trained / "second.log").read_text(), re.MULTILINE)
+    assert first == [("tiny0", "0", "1 of 4"), ("tiny32", "0", "2 of 4"), ("tiny0", "1", "3 of 4")]
+    assert second == [("tiny0", "1", "1 of 2"), ("tiny32", "1", "2 of 2")]
     for width in (0, 32):  # the run that was killed went on in its folder
         assert [json.loads((run / "results.json").read_text())["seed"] for run in runs_of(trained, width)] == [0, 1]
 
@@ -81,17 +79,17 @@ def test_a_signal_lets_the_training_save_itself(mnist: Path, tmp_path: Path, num
         config += "save_every_n_steps: 10\n"
         (tmp_path / f"tiny{width}.yaml").write_text(config)
     configs = [str(tmp_path / "tiny0.yaml"), str(tmp_path / "tiny32.yaml")]
-    words = ["compare", "--train", *configs, "--seeds", "1", "--output", str(tmp_path / "new")]
+    args = ["compare", "--train", *configs, "--seeds", "1", "--output", str(tmp_path / "new")]
     run = tmp_path / "lightning_logs" / "tiny" / "version_0"
     if number == signal.SIGTERM:
-        fork = Fork(tmp_path, *words, function=command_line_with_forked_trainings)
+        fork = Fork(tmp_path, *args, function=command_line_with_forked_trainings)
         fork.wait_until(Run(run).checkpoint.exists)
         fork.send_signal(number)
         outcome = fork.wait(timeout=30)
         code, output = outcome.code, outcome.out + outcome.err
     else:
         pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        command = [sys.executable, "-m", "src", *words]
+        command = [sys.executable, "-m", "src", *args]
         process = subprocess.Popen(command, cwd=ROOT, text=True, start_new_session=True, **pipes)
         deadline = time.monotonic() + 60
         while not Run(run).checkpoint.exists() and time.monotonic() < deadline:
@@ -105,29 +103,13 @@ def test_a_signal_lets_the_training_save_itself(mnist: Path, tmp_path: Path, num
     assert (run / "checkpoints" / "last.ckpt").exists()
 
 
-def test_the_first_answer_comes_before_any_image_is_tested(
-    trained: Path, cli: RunCLI, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """It has the errors and the verdict of the report."""
-
-    def evaluate(*args: Any) -> None:
-        raise UserError("Not yet.")
-
-    monkeypatch.setattr("src.comparison.compare.evaluate", evaluate)
-    folders = [str(trained / f"width{width}") for width in (0, 32)]
-    outcome = cli("compare", *folders, *TINY, "--output", str(tmp_path))
-    assert (outcome.code, outcome.err) == (1, "error: Not yet.\n")
-    report = read(trained)
-    for network in report["networks"]:
-        errors = f"{network['errors']['mean']:,.1f} ± {network['errors']['sd']:,.1f}"
-        assert re.search(rf"^{re.escape(network['name'])} +2 +{re.escape(errors)}$", outcome.out, re.MULTILINE)
-    assert report["pairs"][0]["words"][0] in outcome.out
-
-
 def test_report_tells_the_errors_of_each_run(trained: Path) -> None:
     report = read(trained)
-    assert [network["name"] for network in report["networks"]] == ["Tiny (width 0)", "Tiny (width 32)"]
-    for network, width in zip(report["networks"], (0, 32), strict=True):
+    networks = {network["name"]: network for network in report["networks"]}
+    assert networks.keys() == {"Tiny (width 0)", "Tiny (width 32)"}
+    assert report["networks"] == sorted(networks.values(), key=lambda network: network["errors"]["mean"])
+    for width in (0, 32):
+        network = networks[f"Tiny (width {width})"]
         for run, folder in zip(network["runs"], runs_of(trained, width), strict=True):
             results = json.loads((folder / "results.json").read_text())
             threads = results["machine"]["threads"]
@@ -136,86 +118,126 @@ def test_report_tells_the_errors_of_each_run(trained: Path) -> None:
             curve = results["curves"]["accuracy"]["validation"]
             assert network["curves"]["accuracy"]["validation"]["epoch"] == [int(epoch) for epoch in curve]
     parameters = 784 * 32 + 32 + 32 * 10 + 10
-    assert report["networks"][1]["parameters"] == parameters
-    assert report["networks"][1]["cost"] == {"multiply_adds": 784 * 32 + 32 * 10, "weight_bytes": 4 * parameters}
+    assert networks["Tiny (width 32)"]["parameters"] == parameters
+    cost = {"multiply_adds": 784 * 32 + 32 * 10, "weight_bytes": 4 * parameters}
+    assert networks["Tiny (width 32)"]["cost"] == cost
     assert report["made"]["number_of_runs"].startswith("The number of runs was fixed at 2 of each on 20")
     assert report["made"]["number_of_runs"].endswith("when none were finished.")
 
 
-def test_kept_answers_are_those_of_the_network(trained: Path) -> None:
-    run = runs_of(trained, 0)[0]
-    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    x = (MNIST(ROOT / "data", train=False).data.reshape(-1, 784).double() / 255 - 0.1307) / 0.3081
-    expected = (x @ state["network.1.weight"].double().T + state["network.1.bias"].double()).softmax(dim=1)
-    with np.load(run / "evaluation.npz") as kept:
-        np.testing.assert_allclose(kept["probabilities"], expected, atol=1e-5)
-
-
 def test_again_from_folders_gives_the_same_numbers(trained: Path, cli: RunCLI, tmp_path: Path) -> None:
-    started = time.monotonic()
     folders = [str(trained / f"width{width}") for width in (0, 32)]
     outcome = cli("compare", *folders, *TINY, "--output", str(tmp_path), "--name", "again")
-    seconds = time.monotonic() - started
     assert outcome.code == 0, outcome.err
-    assert "Testing" not in outcome.err  # nothing is evaluated twice
-    assert seconds < 60
     first, again = read(trained), json.loads((tmp_path / "again" / "report.json").read_text())
     timings, made = first.pop("timings"), first.pop("made")
     assert again.pop("timings").keys() == timings.keys()
     assert again.pop("made")["machines"] == made["machines"]
     assert first == again
     for network in first["networks"]:
-        assert re.search(
-            rf"^{re.escape(network['name'])} +[\d,]+ +2 +2 +{network['errors']['mean']:,.1f} ±", outcome.out, re.M
-        )
-    for sentence in first["pairs"][0]["words"]:
+        errors = f"{network['errors']['mean']:,.1f} ±"
+        assert re.search(rf"^{re.escape(network['name'])} +[\d,]+ +2 +2 +{errors}", outcome.out, re.M)
+    for sentence in first["pairs"][0]["verdict_sentences"]:
         assert sentence in outcome.out
-    assert outcome.out.rstrip().endswith(f"Report: {tmp_path / 'again' / 'report.html'}")
-    pictures = {path.stem for path in (tmp_path / "again").glob("*.png")}
-    assert {"errors", "difference", "confusion", "hardest", "accuracy", "loss", "robustness", "reliability"} <= pictures
+    assert outcome.out.endswith(f"\n\nReport: {tmp_path / 'again' / 'report.html'}\n")
+    figures = {path.stem for path in (tmp_path / "again").glob("*.png")}
+    assert figures == {"errors", "difference", "confusion", "digits", "hardest", "accuracy", "loss", "reliability"}
+
+
+# --- Made-up runs --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def test_images(mnist: Path) -> tuple[Tensor, Tensor]:
+    return read_mnist(mnist, "t10k")
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither figures nor times, which take seconds."""
+    names = [name for section in SECTIONS.values() for name in section.figures({"networks": [{"robustness": True}]})]
+    monkeypatch.setattr("src.report.page.draw_figures", lambda *args: dict.fromkeys(names, b""))
+    known = {"median": 1.0, "low": 1.0, "high": 1.0}
+    timing = {"latency_microseconds": known, "images_per_second": known, "threads": 2}
+    monkeypatch.setattr("src.report.sections.cost.time_inference", lambda networks: dict.fromkeys(networks, timing))
 
 
 def test_bad_runs_are_left_out_by_name(
-    trained: Path, cli: RunCLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mnist: Path, test_images: tuple[Tensor, Tensor], cli: RunCLI, tmp_path: Path, no_figures: None
 ) -> None:
-    figures = [name for section in SECTIONS.values() for name in section.figures()]
-    monkeypatch.setattr("src.report.report._draw_figures", lambda *args: dict.fromkeys(figures, b""))  # takes seconds
-    copy = Path(shutil.copytree(trained, tmp_path / "copy"))
-    (changed, damaged), (missing, whole) = runs_of(copy, 0), runs_of(copy, 32)
-    (missing / "checkpoints" / "last.ckpt").unlink()
-    checkpoint = damaged / "checkpoints" / "last.ckpt"
-    shutil.copy(checkpoint, changed / "checkpoints" / "last.ckpt")
-    content = bytearray(checkpoint.read_bytes())
-    content[len(content) // 2] ^= 1
-    checkpoint.write_bytes(content)
-    third = shutil.copytree(changed, copy / "width0" / "lightning_logs" / "tiny" / "version_2")
-    shutil.copy(trained / checkpoint.relative_to(copy), third / "checkpoints" / "last.ckpt")
-    results = json.loads((damaged / "results.json").read_text())
-    results |= {"seed": 7, "machine": {"device": "<script>alert(1)</script>"}, "stopped_early": True, "steps": 45}
-    (third / "results.json").write_text(json.dumps(results))
+    data = {"data_dir": str(mnist)}
+    cnn = make_runs(tmp_path / "my runs" / "cnn", [80, 90, 85, 88, 81, 82], test_images, "CNN", **data)
+    lenet5 = make_runs(tmp_path / "my runs" / "lenet5", [100, 101], test_images, **data)
+    (cnn[0] / "answers.npz").unlink()
+    (cnn[1] / "answers.npz").write_bytes(b"PK")
+    images_NHW, labels_N = test_images
+    write_answers(cnn[2], torch.full((100, 10), 0.1), images_NHW[:100], labels_N[:100])
+    write_answers(cnn[3], torch.full((10_000, 10), 0.1), 255 - images_NHW, labels_N)
+    write_answers(cnn[4], torch.full((10_000, 10), float("nan")), images_NHW, labels_N)
+    checkpoint = lenet5[0] / "checkpoints" / "last.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    results = json.loads((cnn[5] / "results.json").read_text())
+    results |= {"machine": {"device": "<script>alert(1)</script>"}, "stopped_early": True, "steps": 45}
+    (cnn[5] / "results.json").write_text(json.dumps(results))
 
-    outcome = cli("compare", str(copy / "width0"), str(copy / "width32"), *TINY, "--output", str(copy / "new"))
+    outcome = cli("compare", str(tmp_path / "my runs"), "--output", str(tmp_path / "new"))
     assert outcome.code == 0, outcome.err
-    assert f"{changed}: its kept evaluation is of another checkpoint" in outcome.out
-    assert re.search(
-        rf"Left out: {changed}: Its checkpoint makes \d+ errors, but its results.json says \d+", outcome.out
-    )
-    assert f"Left out: {damaged}: The checkpoint {checkpoint} is empty or damaged" in outcome.out
-    assert f"Left out: {missing}: Its checkpoint" in outcome.out
+    command = f"python -m src test --ckpt_path '{cnn[0] / 'checkpoints' / 'last.ckpt'}'"
+    assert f"Left out: {cnn[0]}: It has no answers.npz. Write it: {command}\n" in outcome.out
+    assert f"Left out: {cnn[1]}: Its answers.npz is damaged." in outcome.out
+    assert f"Left out: {cnn[2]}: It was tested on 100 images of 10 classes; this test set has 10,000" in outcome.out
+    assert f"Left out: {cnn[3]}: It was tested on another test set." in outcome.out
+    assert f"Left out: {cnn[4]}: Its network answers with NaN." in outcome.out
+    assert f"Left out: {lenet5[0]}: The checkpoint {checkpoint} is empty or damaged" in outcome.out
     assert "One run says nothing about the spread between seeds" in outcome.out
-    report = json.loads((copy / "new" / "tiny" / "report.json").read_text())
-    assert [[run["folder"] for run in network["runs"]] for network in report["networks"]] == [
-        [str(third)],
-        [str(whole)],
-    ]
+    report = json.loads((tmp_path / "new" / "cnn-vs-lenet5" / "report.json").read_text())
+    runs = [[run["folder"] for run in network["runs"]] for network in report["networks"]]
+    assert runs == [[str(cnn[5])], [str(lenet5[1])]]
+    assert [run["errors"] for network in report["networks"] for run in network["runs"]] == [82, 101]
     assert report["pairs"][0]["mcnemar"] is not None
-    page = (copy / "new" / "tiny" / "report.html").read_text()
-    for folder in (changed, damaged, missing):
+    page = (tmp_path / "new" / "cnn-vs-lenet5" / "report.html").read_text()
+    for folder in (*cnn[:5], lenet5[0]):
         assert f"<code>{folder}</code>" in page
-    stopped_early = "Stopped early: 1 of the 1 runs of Tiny (width 0), after 45 steps."
+    stopped_early = "Stopped early: 1 of the 1 runs of CNN, after 45 steps."
     assert stopped_early in outcome.out and stopped_early in page
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)" in page
+
+
+def test_corruptions_are_computed_on_request(
+    mnist: Path, test_images: tuple[Tensor, Tensor], cli: RunCLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.comparison.corruptions.IMAGES_PER_CLASS", 2)
+    for model in ("LeNet5", "CNN"):
+        make_runs(tmp_path / model, [80, 90], test_images, model, data_dir=str(mnist))
+    before = files(tmp_path)
+    folders = [str(tmp_path / model) for model in ("LeNet5", "CNN")]
+    outcome = cli("compare", *folders, "--output", str(tmp_path / "new"), "--robustness")
+    assert outcome.code == 0, outcome.err
+    assert "Corrupted images" in outcome.err
+    report = json.loads((tmp_path / "new" / "lenet5-vs-cnn" / "report.json").read_text())
+    assert report["robustness_images"] == 20
+    errors = report["networks"][0]["robustness"]["corruptions"]
+    assert {len(errors[name]["mean"]) for name in errors} == {5} and len(errors) == 8
+    assert all(0 <= rate <= 1 for name in errors for rate in errors[name]["mean"])
+    assert (tmp_path / "new" / "lenet5-vs-cnn" / "robustness.png").exists()
+    assert {
+        path: content for path, content in files(tmp_path).items() if tmp_path / "new" not in path.parents
+    } == before
+
+
+def test_a_folder_with_other_files_is_not_written_into(
+    mnist: Path, test_images: tuple[Tensor, Tensor], cli: RunCLI, tmp_path: Path
+) -> None:
+    for model in ("LeNet5", "CNN"):
+        make_runs(tmp_path / model, [80, 90], test_images, model, data_dir=str(mnist))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "loss.png").touch()
+    before = files(tmp_path)
+    outcome = cli("compare", str(tmp_path), "--output", str(tmp_path), "--name", "mine")
+    message = f"error: {tmp_path / 'mine'} has other files in it. Choose another folder with --name.\n"
+    assert (outcome.code, outcome.out, outcome.err) == (1, "", message)
+    assert files(tmp_path) == before
 
 
 def test_a_checkpoint_never_imports_its_module(trained: Path, tmp_path: Path) -> None:
@@ -235,7 +257,7 @@ def test_one_network_is_not_a_comparison(trained: Path, cli: RunCLI, tmp_path: P
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
-        ([], 1, "Name folders of runs, or configs"),
+        ([], 1, "Name folders of runs, such as"),
         (["no/such/folder"], 1, "There is no folder no/such/folder."),
         (["tests"], 1, "There is no finished run below tests."),
         (["--train", "no/such.yaml"], 2, "no/such.yaml"),
@@ -276,18 +298,18 @@ def test_report_opens_in_a_browser(trained: Path, browser: Any, width: int, sche
     browser.get("about:blank")
     browser.get_log("browser")  # discards the messages of earlier pages
     browser.get(page.as_uri())
-    words = read(trained)["pairs"][0]["words"]
-    assert browser.execute_script("return document.querySelector('h1').textContent") == words[0]
+    sentences = read(trained)["pairs"][0]["verdict_sentences"]
+    assert browser.execute_script("return document.querySelector('h1').textContent") == sentences[0]
     text = browser.execute_script("return document.body.innerText")
     for expected in (
-        *words,
+        *sentences,
         "Tiny (width 32)",
-        "Robustness",
+        "Curves",
         "Left out" if read(trained)["left_out"] else "How it was made",
     ):
         assert expected in text
     drawn = browser.execute_script("return [...document.images].map(image => [image.naturalWidth, image.currentSrc])")
-    assert len(drawn) == 9
+    assert len(drawn) == 8
     assert all(natural_width > 500 and source.startswith("data:image/png") for natural_width, source in drawn)
     background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert background == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(22, 24, 28)")

@@ -1,8 +1,6 @@
 """Which runs are compared, which are left out, and why."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -16,36 +14,11 @@ from src.comparison.groups import (
     find_groups,
     name_apart,
 )
-from src.comparison.trainings import Trainings
+from src.comparison.planned import PlannedRuns
 from src.runs.folder import Run
 from src.runs.recipe import recipe
 from src.system.errors import UserError
-
-
-def make_run(folder: Path, seed: int = 0, model: str = "LeNet5", finished: bool = True, **settings: Any) -> Path:
-    config = {
-        "seed_everything": seed,
-        "model": {"class_path": f"src.models.{model}", "init_args": {"lr": 0.001}},
-        "data": {"data_dir": str(folder), "val_size": 0},
-        "trainer": {"max_epochs": 3, "default_root_dir": str(folder)},
-    }
-    for name, value in settings.items():
-        section, key = name.split("__")
-        config[section][key] = value  # type: ignore[index]
-    results = {
-        "model": model,
-        "parameters": 1,
-        "epochs": 3,
-        "seed": seed,
-        "test": {"errors": 100, "images": 10_000},
-        "curves": {},
-        "train_seconds": 1.0,
-    }
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    if finished:
-        (folder / "results.json").write_text(json.dumps(results))
-    return folder
+from tests.comparison.made_up import make_run
 
 
 def test_a_group_is_the_runs_that_differ_in_seed_and_folders_alone(tmp_path: Path) -> None:
@@ -69,7 +42,7 @@ def test_other_runs_are_left_out_by_name(tmp_path: Path) -> None:
     repeated = make_run(tmp_path / "version_3", seed=1)
     other = make_run(tmp_path / "version_4", seed=3, trainer__max_epochs=1)
     held_out = make_run(tmp_path / "version_5", seed=3, data__val_size=5000)
-    unfinished = make_run(tmp_path / "version_6", seed=3, finished=False)
+    unfinished = make_run(tmp_path / "version 6", seed=3, finished=False)
     damaged = make_run(tmp_path / "version_7", seed=3)
     (damaged / "results.json").write_text('{"model": "LeNet5"')
     old = make_run(tmp_path / "version_8", seed=3)
@@ -81,9 +54,10 @@ def test_other_runs_are_left_out_by_name(tmp_path: Path) -> None:
     assert str(tmp_path / "version_1") in left_out[repeated]
     assert "trainer.max_epochs: 1, not 3" in left_out[other]
     assert "data.val_size: 5000, not 0" in left_out[held_out]
-    assert "It is not finished." in left_out[unfinished]
-    assert "damaged" in left_out[damaged]
-    assert "parameters" in left_out[old]
+    command = f"python -m src fit --resume '{unfinished}'"
+    assert left_out[unfinished] == f"It is not finished. Continue it: {command}"
+    assert left_out[damaged] == f"{damaged / 'results.json'} is damaged."
+    assert left_out[old].startswith("Its results.json has no curves, epochs, parameters, seed, train_seconds.")
 
 
 def test_a_limit_of_one_batch_is_not_one_of_all_batches(tmp_path: Path) -> None:
@@ -118,7 +92,7 @@ def test_planned_seeds_only(tmp_path: Path) -> None:
         make_run(tmp_path / f"version_{seed}", seed)
     make_run(tmp_path / "version_9", seed=1, trainer__max_epochs=1)
     settings = recipe(yaml.safe_load((tmp_path / "version_0" / "config.yaml").read_text()))
-    group = Trainings("lenet5.yaml", "LeNet5", settings, tmp_path, n_seeds=3).finished()
+    group = PlannedRuns(Path("lenet5.yaml"), "LeNet5", settings, tmp_path, n_seeds=3).finished()
     assert [run.folder.name for run in group.runs] == ["version_0", "version_1", "version_2"]
 
 

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from src.comparison.result import Comparison
 from src.models import CNN, LeNet5
-from src.report.report import collect_numbers
+from src.report.page import collect_numbers
 from src.report.sections import cost
-from tests.comparison.made_up import answers, compared, network
+from tests.comparison.made_up import answers, compared, contender
 
 IMAGES = 2000
 LABELS = np.random.default_rng(0).integers(10, size=IMAGES)
@@ -23,20 +23,20 @@ def runs_with(errors: Sequence[int], seed: int) -> list[NDArray[np.float32]]:
 
 @pytest.fixture(scope="package")
 def comparison() -> Comparison:
-    """LeNet5 with three runs and CNN with two."""
+    """CNN with two runs and LeNet5 with three, which has more errors."""
     settings = {"data.val_size": 0}
     accuracy = (0.5, 0.99, 0.98, 0.985, 0.97, 0.975, 0.98)
     return compared(
         [
-            network("LeNet5", LeNet5(), LABELS, runs_with((40, 48, 44), seed=1), settings, accuracy),
-            network("CNN", CNN(), LABELS, runs_with((30, 36), seed=2), settings, accuracy),
+            contender("LeNet5", LeNet5(), LABELS, runs_with((40, 48, 44), seed=1), settings, accuracy),
+            contender("CNN", CNN(), LABELS, runs_with((30, 36), seed=2), settings, accuracy),
         ]
     )
 
 
 @pytest.fixture(scope="package", autouse=True)
 def timings_in_no_time() -> Any:
-    """Times of one microsecond for all networks: to measure them takes seconds, and they are not checked here."""
+    """Times of one microsecond for all networks: measuring them takes seconds."""
     known = {"median": 1.0, "low": 1.0, "high": 1.0}
     timing = {"latency_microseconds": known, "images_per_second": known, "threads": 2}
     with pytest.MonkeyPatch.context() as patch:
@@ -45,5 +45,5 @@ def timings_in_no_time() -> Any:
 
 
 @pytest.fixture(scope="package")
-def report(comparison: Comparison) -> dict[str, Any]:
+def numbers(comparison: Comparison) -> dict[str, Any]:
     return collect_numbers(comparison)

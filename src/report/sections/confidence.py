@@ -2,12 +2,11 @@
 
 import numpy as np
 import torch
-from matplotlib import rcParams
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from src.comparison.result import Comparison, Network
+from src.comparison.result import Comparison, Contender
 from src.comparison.statistics import summary
 from src.report import style
 from src.report.section import Figures, Numbers, Section
@@ -18,8 +17,8 @@ BINS = 15
 class Confidence(Section):
     """Adds calibration and the reliability diagram."""
 
-    def of_network(self, network: Network) -> Numbers:
-        runs = [_calibration(probabilities_NK, network.labels_N) for probabilities_NK in network.probabilities_SNK]
+    def of_contender(self, contender: Contender) -> Numbers:
+        runs = [_calibration(probabilities_NK, contender.labels_N) for probabilities_NK in contender.probabilities_SNK]
         return {
             "confidence": {name: summary([run[name] for run in runs]) for name in ("ece", "nll", "brier")},
             "reliability": {
@@ -27,7 +26,7 @@ class Confidence(Section):
             },
         }
 
-    def figures(self) -> Figures:
+    def figures(self, numbers: Numbers) -> Figures:
         return {"reliability": draw}
 
 
@@ -46,12 +45,12 @@ def _calibration(probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.int
     }
 
 
-def draw(report: Numbers, comparison: Comparison) -> Figure:
+def draw(numbers: Numbers, comparison: Comparison) -> Figure:
     """Draw how often answers of some confidence are right, and how many answers have that confidence."""
-    networks = report["networks"]
+    networks = numbers["networks"][: style.SHOWN]
     figure = Figure(figsize=(style.WIDTH, 4.6))
     axes, histogram = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    axes.plot([0, 1], [0, 1], ":", color=rcParams["text.color"], linewidth=1, label="perfectly calibrated")
+    axes.plot([0, 1], [0, 1], ":", color="black", linewidth=1, label="perfectly calibrated")
     middle = (np.arange(BINS) + 0.5) / BINS
     for number, network in enumerate(networks):
         counts, right = (np.array(network["reliability"][key]) for key in ("counts", "right"))
@@ -59,7 +58,7 @@ def draw(report: Numbers, comparison: Comparison) -> Figure:
         share = right[enough] / counts[enough]
         axes.plot(middle[enough], share, label=network["name"], markersize=4, **style.of_network(number))
         shift = (number - (len(networks) - 1) / 2) * 0.025
-        histogram.bar(middle + shift, counts, width=0.025, color=f"C{number % 6}")
+        histogram.bar(middle + shift, counts, width=0.025, color=f"C{number}")
     axes.set(title="Reliability", ylabel="Share of right answers")
     histogram.set(yscale="log", xlabel="Confidence", ylabel="Images")
     histogram.yaxis.set_major_formatter("{x:,.0f}")  # powers would be formulas

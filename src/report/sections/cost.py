@@ -1,24 +1,78 @@
-"""What the networks cost: operations, memory, and time."""
+"""What the networks cost: multiply-adds, bytes, and time."""
+
+import statistics
+from typing import Any
 
 import numpy as np
+import torch
+from torch.utils.benchmark import Timer
+from torch.utils.flop_counter import FlopCounterMode
 
-from src.comparison.result import Comparison, Network
-from src.evaluation.cost import median_and_range, size, time_inference
+from src.comparison.result import Comparison, Contender
+from src.models import Classifier
 from src.report.section import Numbers, Section
+
+IMAGES_AT_ONCE = 128
+ROUNDS = 5
+REPEATS = 50  # of one image, in a round
 
 
 class Cost(Section):
     """Adds multiply-adds, bytes and times."""
 
-    def of_network(self, network: Network) -> Numbers:
-        results = network.results
+    def of_contender(self, contender: Contender) -> Numbers:
+        results = contender.results
         epochs = [list(result["curves"].get("epoch_seconds", {}).get("train", {}).values()) for result in results]
         per_epoch = np.concatenate(epochs) if all(epochs) else [run["train_seconds"] / run["epochs"] for run in results]
         return {
-            "cost": size(network.trained),
+            "cost": size(contender.trained),
             "train_seconds": median_and_range([result["train_seconds"] for result in results]),
             "epoch_seconds": float(np.median(per_epoch)),
         }
 
-    def of_report(self, comparison: Comparison) -> Numbers:
-        return {"timings": time_inference({network.name: network.trained for network in comparison.networks})}
+    def of_comparison(self, comparison: Comparison) -> Numbers:
+        return {"timings": time_inference({contender.name: contender.trained for contender in comparison.contenders})}
+
+
+def size(network: Classifier) -> dict[str, int]:
+    """Return the multiply-adds of one image, and the bytes of the float32 weights."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        network(torch.zeros(1, 1, 28, 28))
+    return {
+        "multiply_adds": counter.get_total_flops() // 2,
+        "weight_bytes": 4 * sum(parameter.numel() for parameter in network.parameters()),
+    }
+
+
+def time_inference(networks: dict[str, Classifier]) -> dict[str, dict[str, Any]]:
+    """Measure the latency of one image on one thread, and the images per second in batches on all threads.
+
+    The networks take turns, so that other load on the machine affects all of them.
+    """
+    threads = torch.get_num_threads()
+    latency: dict[str, list[float]] = {name: [] for name in networks}
+    throughput: dict[str, list[float]] = {name: [] for name in networks}
+    for _ in range(ROUNDS):
+        for name, network in networks.items():
+            latency[name].append(1e6 * _seconds(network, 1, num_threads=1))
+            throughput[name].append(IMAGES_AT_ONCE / _seconds(network, IMAGES_AT_ONCE, num_threads=threads))
+    return {
+        name: {
+            "latency_microseconds": median_and_range(latency[name]),
+            "images_per_second": median_and_range(throughput[name]),
+            "threads": threads,
+        }
+        for name in networks
+    }
+
+
+def median_and_range(values: list[float]) -> dict[str, float]:
+    """Return the median, the lowest and the highest value."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def _seconds(network: Classifier, n_images: int, num_threads: int) -> float:
+    x_NCHW = torch.zeros(n_images, 1, 28, 28).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        timer = Timer("network(x)", globals={"network": network, "x": x_NCHW}, num_threads=num_threads)
+        return float(timer.timeit(max(3, REPEATS // n_images)).median)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from src import plots
 from src.comparison import statistics
-from src.comparison.result import Comparison, Network, Pair
+from src.comparison.result import Comparison, Contender, Pair
 from src.report import style
 from src.report.section import Figures, Numbers, Section, band
 
@@ -18,48 +18,49 @@ LAST_EPOCHS = 5
 class Curves(Section):
     """Adds the curves, and the errors of the last epochs."""
 
-    def of_network(self, network: Network) -> Numbers:
+    def of_contender(self, contender: Contender) -> Numbers:
         return {
             "curves": {
-                metric: {name: _curve(network, metric, name) for name in ("train", "validation")}
+                metric: {name: _curve(contender, metric, name) for name in ("train", "validation")}
                 for metric in ("accuracy", "loss")
             },
-            "last_epochs": _last_epochs(network),
+            "last_epochs": _last_epochs(contender),
         }
 
     def of_pair(self, pair: Pair, comparison: Comparison) -> Numbers:
         """Return the interval of the difference in the last five epochs."""
-        found = [_last_epochs(network) for network in comparison.networks]
-        values = [np.array(last["runs"]) for last in found if last]
-        if len(values) < len(found):
+        of_all = [_last_epochs(contender) for contender in comparison.contenders]
+        errors = [np.array(last["runs"]) for last in of_all if last]
+        if len(errors) < len(of_all):
             return {"last_epochs": None}
-        place = comparison.networks.index(pair.a), comparison.networks.index(pair.b)
-        interval = statistics.intervals_over_seeds(values)[place]
+        place = comparison.contenders.index(pair.a), comparison.contenders.index(pair.b)
+        interval = statistics.intervals_over_seeds(errors)[place]
         return {"last_epochs": asdict(interval) if interval else None}
 
-    def figures(self) -> Figures:
+    def figures(self, numbers: Numbers) -> Figures:
         return {metric: partial(draw, metric) for metric in ("accuracy", "loss")}
 
 
-def _curve(network: Network, metric: str, name: str) -> Numbers:
+def _curve(contender: Contender, metric: str, name: str) -> Numbers:
     """Return a curve over the epochs that all runs have."""
-    runs = [result["curves"].get(metric, {}).get(name, {}) for result in network.results]
+    runs = [result["curves"].get(metric, {}).get(name, {}) for result in contender.results]
     epochs = sorted(set.intersection(*(set(map(int, run)) for run in runs)))
     return {"epoch": epochs} | band([[run[str(epoch)] for epoch in epochs] for run in runs])
 
 
-def _last_epochs(network: Network) -> Numbers | None:
+def _last_epochs(contender: Contender) -> Numbers | None:
     """Return the mean errors of the last five epochs, and how many errors fewer the best epoch of each run has.
 
     None where the validation images are not all test images, or an epoch of a run has no validation.
     """
-    if network.recipe.get("data.val_size") != 0 or "trainer.limit_val_batches" in network.recipe:
+    if contender.recipe.get("data.val_size") != 0 or "trainer.limit_val_batches" in contender.recipe:
         return None
-    curves = [result["curves"].get("accuracy", {}) for result in network.results]
+    curves = [result["curves"].get("accuracy", {}) for result in contender.results]
     accuracies = [curve.get("validation", {}) for curve in curves]
-    if any(not run or run.keys() != curve["train"].keys() for run, curve in zip(accuracies, curves, strict=True)):
+    complete = [run and run.keys() == curve["train"].keys() for run, curve in zip(accuracies, curves, strict=True)]
+    if not all(complete) or any(value is None for run in accuracies for value in run.values()):
         return None
-    errors = [[len(network.labels_N) * (1 - run[epoch]) for epoch in sorted(run, key=int)] for run in accuracies]
+    errors = [[len(contender.labels_N) * (1 - run[epoch]) for epoch in sorted(run, key=int)] for run in accuracies]
     runs = [float(np.mean(run[-LAST_EPOCHS:])) for run in errors]
     return {
         "runs": runs,
@@ -68,13 +69,13 @@ def _last_epochs(network: Network) -> Numbers | None:
     }
 
 
-def draw(metric: str, report: Numbers, comparison: Comparison) -> Figure:
+def draw(metric: str, numbers: Numbers, comparison: Comparison) -> Figure:
     """Draw the mean of the runs, with the band from the lowest to the highest.
 
     The axis is fitted to the validation curves; the first training epochs may lie outside.
     """
     lines, validation = [], []
-    for number, network in enumerate(report["networks"]):
+    for number, network in enumerate(numbers["networks"][: style.SHOWN]):
         for name, linestyle in (("train", "--"), ("validation", "-")):
             curve = network["curves"][metric][name]
             line = style.of_network(number) | {"linestyle": linestyle}
@@ -82,6 +83,7 @@ def draw(metric: str, report: Numbers, comparison: Comparison) -> Figure:
             lines.append(plots.Curve(label, curve["epoch"], curve["mean"], curve["low"], curve["high"], line))
         validation += [*curve["low"], *curve["high"]]
     figure = plots.curves(lines, metric, metric.capitalize(), figsize=(style.WIDTH, 3.8))
+    validation = [value for value in validation if np.isfinite(value)]
     if len(validation) > 2:
         low, high = (0, 1.2 * max(validation)) if metric == "loss" else (1 - 1.3 * (1 - min(validation)), 1)
         figure.axes[0].set_ylim(low, high)

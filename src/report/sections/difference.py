@@ -3,13 +3,12 @@
 from dataclasses import asdict
 
 import numpy as np
-from matplotlib import rcParams
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from src.comparison import statistics
-from src.comparison.result import Comparison, Network, Pair
-from src.comparison.words import sentences
+from src.comparison.result import Comparison, Contender, Pair
+from src.comparison.sentences import sentences
 from src.report import style
 from src.report.section import Figures, Numbers, Section
 
@@ -18,15 +17,15 @@ PUBLISHED = {"LeNet5": (30, 77), "CNN": (12, 84)}
 
 
 class Difference(Section):
-    """Adds runs, intervals, power, and the verdict in words."""
+    """Adds runs, intervals, power, and the verdict as sentences."""
 
-    def of_network(self, network: Network) -> Numbers:
-        epochs, published = PUBLISHED.get(network.results[0]["model"], (0, None))
-        as_published = epochs == network.epochs and "data.classes" not in network.recipe
+    def of_contender(self, contender: Contender) -> Numbers:
+        epochs, published = PUBLISHED.get(contender.results[0]["model"], (0, None))
+        as_published = epochs == contender.epochs and "data.classes" not in contender.recipe
         return {
-            "parameters": network.results[0]["parameters"],
-            "epochs": network.epochs,
-            "dropout": network.has_dropout,
+            "parameters": contender.results[0]["parameters"],
+            "epochs": contender.epochs,
+            "dropout": contender.has_dropout,
             "runs": [
                 {
                     "folder": str(run.folder),
@@ -34,15 +33,14 @@ class Difference(Section):
                     "errors": int(errors),
                     "threads": run.results.get("machine", {}).get("threads"),
                 }
-                for run, errors in zip(network.runs, network.errors_S, strict=True)
+                for run, errors in zip(contender.runs, contender.errors_S, strict=True)
             ],
-            "errors": statistics.summary(network.errors_S),
+            "errors": statistics.summary(contender.errors_S),
             "published_errors": published if as_published else None,
         }
 
     def of_pair(self, pair: Pair, comparison: Comparison) -> Numbers:
-        difference, n_networks = pair.difference, len(comparison.networks)
-        fewer, more = (pair.a, pair.b) if difference.mean <= 0 else (pair.b, pair.a)
+        difference, n_networks = pair.difference, len(comparison.contenders)
         power = None
         if difference.over_seeds is not None:
             spreads = (float(pair.a.errors_S.std(ddof=1)), float(pair.b.errors_S.std(ddof=1)))
@@ -57,39 +55,38 @@ class Difference(Section):
         return {
             "a": pair.a.name,
             "b": pair.b.name,
-            "fewer_errors": fewer.name,
             "difference": asdict(difference),
             "verdict": pair.verdict,
-            "single_runs_agree": statistics.single_runs_agree(fewer.errors_S, more.errors_S),
+            "single_runs_agree": statistics.single_runs_agree(pair.a.errors_S, pair.b.errors_S),
             "mcnemar": pair.mcnemar,
             "misleading_pairs": statistics.misleading_pairs(pair.a.wrong_SN, pair.b.wrong_SN),
             "power": power,
-            "words": sentences(pair),
+            "verdict_sentences": sentences(pair),
         }
 
-    def figures(self) -> Figures:
+    def figures(self, numbers: Numbers) -> Figures:
         return {"errors": draw_errors, "difference": draw_difference}
 
 
-def draw_errors(report: Numbers, comparison: Comparison) -> Figure:
+def draw_errors(numbers: Numbers, comparison: Comparison) -> Figure:
     """Draw a mark for every run, the mean with its interval, and the published single run."""
-    networks, ink = report["networks"], rcParams["text.color"]
-    figure = Figure(figsize=(style.WIDTH, 1.5 + 0.6 * len(networks)))
-    axes = figure.add_subplot(xlabel=f"Errors in {report['images']:,} test images", title="Errors of every run")
+    networks = numbers["networks"]
+    figure = Figure(figsize=(style.WIDTH, 1.5 + (0.6 if len(networks) <= style.SHOWN else 0.4) * len(networks)))
+    axes = figure.add_subplot(xlabel=f"Errors in {numbers['images']:,} test images", title="Errors of every run")
     for row, network in enumerate(networks):
         runs = np.array([run["errors"] for run in network["runs"]])
         # Runs with equal errors are drawn one below the other.
         offsets = np.array([(runs[:index] == value).sum() for index, value in enumerate(runs)])
         axes.plot(runs, row + 0.13 + 0.1 * offsets, alpha=0.75, linestyle="none", **style.of_network(row))
-        mean, colour = network["errors"], f"C{row % 6}"
+        mean, colour = network["errors"], style.of_network(row)["color"]
         if mean["low"] is not None:
             axes.hlines(row - 0.12, mean["low"], mean["high"], color=colour, linewidth=2)
         axes.plot(mean["mean"], row - 0.12, "|", color=colour, markersize=14, markeredgewidth=3)
         if network["published_errors"] is not None:
-            axes.plot(network["published_errors"], row + 0.13, "*", color=ink, markersize=10)
-    axes.plot([], [], "o", color=ink, alpha=0.75, label="a run")
-    axes.plot([], [], "-|", color=ink, linewidth=2, label="mean, 95 % interval")
-    axes.plot([], [], "*", color=ink, markersize=10, linestyle="none", label="published run")
+            axes.plot(network["published_errors"], row + 0.13, "*", color="black", markersize=10)
+    axes.plot([], [], "o", color="black", alpha=0.75, label="a run")
+    axes.plot([], [], "-|", color="black", linewidth=2, label="mean, 95 % interval")
+    axes.plot([], [], "*", color="black", markersize=10, linestyle="none", label="published run")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     axes.set_yticks(range(len(networks)), [_two_lines(network["name"]) for network in networks])
     axes.set_ylim(len(networks) - 0.4, -0.5)
@@ -97,14 +94,20 @@ def draw_errors(report: Numbers, comparison: Comparison) -> Figure:
     return figure
 
 
-def draw_difference(report: Numbers, comparison: Comparison) -> Figure:
+def draw_difference(numbers: Numbers, comparison: Comparison) -> Figure:
     """Draw the difference of each pair with both intervals, zero, and the differences that don't matter."""
-    pairs, margin, ink = report["pairs"], report["margin"], rcParams["text.color"]
-    figure = Figure(figsize=(style.WIDTH, 2.0 + 0.7 * len(pairs)))
-    xlabel = f"Difference of mean errors in {report['images']:,} test images"
-    axes = figure.add_subplot(xlabel=xlabel, title="Difference")
-    axes.axvspan(-margin, margin, color=ink, alpha=0.08, label=f"up to {margin:g}: doesn't matter")
-    axes.axvline(0, color=ink, linewidth=1)
+    pairs, margin = numbers["pairs"], numbers["margin"]
+    labels = [_two_lines(pair["b"]) for pair in pairs]
+    title = f"{pairs[0]['a']} minus each other network"
+    if comparison.shows_all_pairs:
+        labels = [f"{_two_lines(pair['a'])}\nminus\n{label}" for pair, label in zip(pairs, labels, strict=True)]
+        title = "Difference"
+    row_height = 0.2 + 0.17 * max(len(label.splitlines()) for label in labels)  # inches
+    figure = Figure(figsize=(style.WIDTH, 2.0 + row_height * len(pairs)))
+    xlabel = f"Difference of mean errors in {numbers['images']:,} test images"
+    axes = figure.add_subplot(xlabel=xlabel, title=title)
+    axes.axvspan(-margin, margin, color="black", alpha=0.08, label=f"up to {margin:g}: doesn't matter")
+    axes.axvline(0, color="black", linewidth=1)
     for key, label, colour, shift in (
         ("over_seeds", "over seeds", "C0", -0.1),
         ("over_seeds_and_images", "over seeds and test images", "C1", 0.1),
@@ -113,8 +116,8 @@ def draw_difference(report: Numbers, comparison: Comparison) -> Figure:
         low, high = ([interval[end] for _, interval in known] for end in ("low", "high"))
         label = label if known else ""
         axes.hlines([row + shift for row, _ in known], low, high, color=colour, linewidth=3, label=label)
-    axes.plot([pair["difference"]["mean"] for pair in pairs], range(len(pairs)), "D", color=ink)
-    axes.set_yticks(range(len(pairs)), [f"{_two_lines(pair['a'])}\nminus\n{_two_lines(pair['b'])}" for pair in pairs])
+    axes.plot([pair["difference"]["mean"] for pair in pairs], range(len(pairs)), "D", color="black")
+    axes.set_yticks(range(len(pairs)), labels)
     axes.set_ylim(len(pairs) - 0.5, -0.5)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure

@@ -1,7 +1,6 @@
 """Which images are wrong: confusions, accuracy of each class, and the hardest images."""
 
 from collections import Counter
-from itertools import combinations
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from src import plots
-from src.comparison.result import Comparison, Network
+from src.comparison.result import Comparison, Contender
 from src.comparison.statistics import summary
 from src.report import style
 from src.report.section import Figures, Numbers, Section
@@ -21,48 +20,49 @@ HARDEST = 24  # images shown
 class Errors(Section):
     """Adds confusions, accuracy of each class, and hard images."""
 
-    def of_network(self, network: Network) -> Numbers:
-        labels_N, K = torch.from_numpy(network.labels_N), network.probabilities_SNK.shape[2]
-        answers = map(torch.from_numpy, network.answers_SN)
+    def of_contender(self, contender: Contender) -> Numbers:
+        labels_N, K = torch.from_numpy(contender.labels_N), contender.probabilities_SNK.shape[2]
+        answers = map(torch.from_numpy, contender.answers_SN)
         confusion_SKK = np.stack([multiclass_confusion_matrix(answers_N, labels_N, K) for answers_N in answers])
-        accuracy_SK = confusion_SKK.diagonal(axis1=1, axis2=2) / confusion_SKK.sum(axis=2)
+        with np.errstate(invalid="ignore"):  # NaN for a class without test images
+            accuracy_SK = confusion_SKK.diagonal(axis1=1, axis2=2) / confusion_SKK.sum(axis=2)
         return {
             "confusion": confusion_SKK.mean(axis=0).tolist(),
             "digits": [summary(accuracy_S) for accuracy_S in accuracy_SK.T],
         }
 
-    def of_report(self, comparison: Comparison) -> Numbers:
-        return {"always_wrong": _always_wrong(comparison.networks), "hardest": _hardest(comparison)}
+    def of_comparison(self, comparison: Comparison) -> Numbers:
+        return {"always_wrong": _always_wrong(comparison.contenders), "hardest": _hardest(comparison)}
 
-    def figures(self) -> Figures:
+    def figures(self, numbers: Numbers) -> Figures:
         return {"confusion": draw_confusion, "digits": draw_classes, "hardest": draw_hardest}
 
 
-def _always_wrong(networks: list[Network]) -> list[Numbers]:
-    """Return the images that every run of exactly these networks gets wrong."""
-    always_GN = np.stack([network.wrong_SN.all(axis=0) for network in networks])
+def _always_wrong(contenders: list[Contender]) -> list[Numbers]:
+    """Return the sets of networks of which every run is wrong about some image, with these images, most first."""
+    always_GN = np.stack([contender.wrong_SN.all(axis=0) for contender in contenders])
+    images: dict[tuple[int, ...], list[int]] = {}
+    for image in np.flatnonzero(always_GN.any(axis=0)).tolist():
+        images.setdefault(tuple(np.flatnonzero(always_GN[:, image]).tolist()), []).append(image)
     return [
-        {
-            "networks": [networks[index].name for index in chosen],
-            "images": np.flatnonzero((np.isin(range(len(networks)), chosen) == always_GN.T).all(axis=1)).tolist(),
-        }
-        for size in range(len(networks), 0, -1)
-        for chosen in combinations(range(len(networks)), size)
+        {"networks": [contenders[number].name for number in numbers], "images": images[numbers]}
+        for numbers in sorted(images, key=lambda numbers: (-len(images[numbers]), numbers))
     ]
 
 
 def _hardest(comparison: Comparison) -> list[Numbers]:
     """Return the images that most runs get wrong, with the answers. Each network counts the same."""
-    networks, labels_N = comparison.networks, comparison.labels_N
-    wrong_N = np.mean([network.wrong_SN.mean(axis=0) for network in networks], axis=0)
+    contenders, labels_N = comparison.contenders, comparison.labels_N
+    wrong_N = np.mean([contender.wrong_SN.mean(axis=0) for contender in contenders], axis=0)
     of_label = np.arange(len(labels_N)), labels_N
-    confidence_N = np.mean([network.probabilities_SNK.mean(axis=0)[of_label] for network in networks], axis=0)
+    confidences = [contender.probabilities_SNK.mean(axis=0)[of_label] for contender in contenders]
+    confidence_N = np.mean(confidences, axis=0)
     return [
         {
             "image": int(image),
             "label": int(labels_N[image]),
             "wrong": float(wrong_N[image]),
-            "answers": [_answer(network.probabilities_SNK[:, image]) for network in networks],
+            "answers": [_answer(contender.probabilities_SNK[:, image]) for contender in contenders],
         }
         for image in np.lexsort((confidence_N, -wrong_N))[:HARDEST]
         if wrong_N[image] > 0
@@ -76,9 +76,9 @@ def _answer(probabilities_SK: NDArray[np.float32]) -> Numbers:
     return {"digit": digit, "confidence": float(probabilities_SK[answers_S == digit, digit].mean())}
 
 
-def draw_confusion(report: Numbers, comparison: Comparison) -> Figure:
+def draw_confusion(numbers: Numbers, comparison: Comparison) -> Figure:
     """Draw how many images of each class a run takes for another class, on average."""
-    networks, classes = report["networks"], report["classes"]
+    networks, classes = numbers["networks"][: style.SHOWN], numbers["classes"]
     rows = -(-len(networks) // 2)
     figure = Figure(figsize=(style.WIDTH, 0.62 * style.WIDTH * rows))
     errors = [np.array(network["confusion"]) * (1 - np.eye(len(classes))) for network in networks]
@@ -90,15 +90,15 @@ def draw_confusion(report: Numbers, comparison: Comparison) -> Figure:
     return figure
 
 
-def draw_classes(report: Numbers, comparison: Comparison) -> Figure:
+def draw_classes(numbers: Numbers, comparison: Comparison) -> Figure:
     """Draw the accuracy of each class with its interval over seeds."""
-    networks, classes = report["networks"], report["classes"]
+    networks, classes = numbers["networks"][: style.SHOWN], numbers["classes"]
     figure = Figure(figsize=(style.WIDTH, 3.4))
     axes = figure.add_subplot(title="Accuracy of each class", xlabel="Label", ylabel="Accuracy in %")
     for number, network in enumerate(networks):
         x = np.arange(len(classes)) + 0.5 * (number - (len(networks) - 1) / 2) / len(networks)
-        mean = 100 * np.array([found["mean"] for found in network["digits"]])
-        half = [0 if found["high"] is None else 100 * (found["high"] - found["mean"]) for found in network["digits"]]
+        mean = 100 * np.array([digit["mean"] for digit in network["digits"]])
+        half = [0 if digit["high"] is None else 100 * (digit["high"] - digit["mean"]) for digit in network["digits"]]
         marks = style.of_network(number) | {"linestyle": "none", "capsize": 2, "markersize": 5}
         axes.errorbar(x, mean, half, label=network["name"], **marks)
     plots.label_classes(axes, classes)
@@ -107,15 +107,15 @@ def draw_classes(report: Numbers, comparison: Comparison) -> Figure:
     return figure
 
 
-def draw_hardest(report: Numbers, comparison: Comparison) -> Figure:
+def draw_hardest(numbers: Numbers, comparison: Comparison) -> Figure:
     """Draw the images that most runs get wrong, with the label and the answer of each network."""
-    classes = report["classes"]
+    classes = numbers["classes"]
     tiles = [
         plots.Tile(
             comparison.images_NHW[image["image"]],
             f"label {classes[image['label']]}",
-            [(classes[answer["digit"]], answer["confidence"]) for answer in image["answers"]],
+            [(classes[answer["digit"]], answer["confidence"]) for answer in image["answers"][: style.SHOWN]],
         )
-        for image in report["hardest"]
+        for image in numbers["hardest"]
     ]
-    return plots.digit_sheet(tiles, [network["name"] for network in report["networks"]])
+    return plots.digit_sheet(tiles, [network["name"] for network in numbers["networks"][: style.SHOWN]])

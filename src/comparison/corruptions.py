@@ -1,22 +1,25 @@
-"""Test images made harder to read: eight corruptions in five strengths each.
+"""Test images made harder to read: eight corruptions at five levels each, and the errors on them.
 
-In the spirit of MNIST-C (N. Mu, J. Gilmer, arXiv:1906.02337), but with other corruptions and strengths: the results
+In the spirit of MNIST-C (N. Mu, J. Gilmer, arXiv:1906.02337), but with other corruptions and levels: the results
 can't be compared with those of MNIST-C.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transform
+from tqdm import tqdm
 
-VERSION = 1  # increase it when a function below computes other images from the same parameters
+from src.runs.folder import Run
+from src.runs.network import TrainedNetwork
+
 SEED = 0
-STRENGTHS = 5  # of each corruption
+LEVELS = 5  # of each corruption
 IMAGES_PER_CLASS = 200
 BILINEAR = InterpolationMode.BILINEAR
 
@@ -95,14 +98,8 @@ CORRUPTIONS = {
 }
 
 
-def parameters() -> str:
-    """Return all that the corrupted images depend on, beside the images, as JSON."""
-    strengths = [(name, corruption.strengths) for name, corruption in CORRUPTIONS.items()]
-    return json.dumps([VERSION, SEED, IMAGES_PER_CLASS, strengths])
-
-
-def corrupt(images_NHW: Tensor, name: str, step: int) -> Tensor:
-    """Apply the corruption `name` in strength number `step` (0…4). The same call gives the same images.
+def corrupt(images_NHW: Tensor, name: str, level: int) -> Tensor:
+    """Apply the corruption `name` at `level` (0…4). The same call gives the same images.
 
     Args:
         images_NHW: uint8.
@@ -111,9 +108,9 @@ def corrupt(images_NHW: Tensor, name: str, step: int) -> Tensor:
         (N, H, W) uint8: changed as pixels of 0…1, clipped and rounded, as in an image file.
     """
     corruption = CORRUPTIONS[name]
-    random = np.random.default_rng((SEED, list(CORRUPTIONS).index(name), step))
+    random = np.random.default_rng((SEED, list(CORRUPTIONS).index(name), level))
     x_NCHW = images_NHW.unsqueeze(1).float() / 255
-    x_NCHW = corruption.apply(x_NCHW, corruption.strengths[step], random)
+    x_NCHW = corruption.apply(x_NCHW, corruption.strengths[level], random)
     return x_NCHW.clamp(0, 1).mul(255).round().to(torch.uint8).squeeze(1)
 
 
@@ -121,3 +118,22 @@ def choose_images(labels_N: Tensor) -> Tensor:
     """Return the indices of the images that are corrupted: always the same, 200 of each class."""
     order_N = torch.from_numpy(np.random.default_rng(SEED).permutation(len(labels_N)))
     return torch.cat([order_N[labels_N[order_N] == label][:IMAGES_PER_CLASS] for label in labels_N.unique()])
+
+
+def measure_robustness(runs: list[Run], images_NHW: Tensor, labels_N: Tensor) -> list[NDArray[np.float64]]:
+    """Return the error rates (C, L) of each run on corrupted images: under each corruption, at each level.
+
+    Raises:
+        UserError: The checkpoint of a run can't be used.
+    """
+    chosen = choose_images(labels_N)
+    corrupted = [[corrupt(images_NHW[chosen], name, level) for level in range(LEVELS)] for name in CORRUPTIONS]
+    rates = [np.zeros((len(CORRUPTIONS), LEVELS)) for _ in runs]
+    with tqdm(total=len(runs) * len(CORRUPTIONS) * LEVELS, desc="Corrupted images", unit=" test sets") as bar:
+        for run, rates_CL in zip(runs, rates, strict=True):
+            trained = TrainedNetwork(run.checkpoint)
+            for corruption, level in np.ndindex(rates_CL.shape):
+                answers_N = torch.cat(list(trained.probabilities(corrupted[corruption][level]))).argmax(dim=1)
+                rates_CL[corruption, level] = (answers_N != labels_N[chosen]).double().mean()
+                bar.update()
+    return rates

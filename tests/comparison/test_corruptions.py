@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from src.comparison.corruptions import CORRUPTIONS, choose_images, corrupt
 from src.data.source import read_mnist
-from src.evaluation.corruptions import CORRUPTIONS, choose_images, corrupt
 
 BLANK = torch.zeros(50, 28, 28, dtype=torch.uint8)
 DISC = BLANK.clone()

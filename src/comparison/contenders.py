@@ -1,0 +1,132 @@
+"""From folders and configs to a comparison: the runs of each network and their answers to the test images."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from src.comparison.corruptions import measure_robustness
+from src.comparison.groups import (
+    Group,
+    LeftOut,
+    common_classes,
+    count_each_seed_once,
+    data_differences,
+    early_stops,
+    find_groups,
+    merge,
+    name_apart,
+    with_left_out,
+)
+from src.comparison.planned import PlannedRuns, fix_number, train_missing
+from src.comparison.result import Comparison, Contender
+from src.data import MNISTDataModule
+from src.runs.answers import Answers, digest, read_answers
+from src.runs.network import TrainedNetwork
+from src.system.errors import UserError
+
+FILES = ("report.html", "plan.json")  # a folder with one of these belongs to a comparison
+
+
+def compare_runs(
+    folders: list[Path],
+    planned: list[PlannedRuns],
+    n_processes: int,
+    margin: float,
+    output: Path,
+    name: str | None,
+    data_dir: Path | None,
+    command: list[str],
+) -> Comparison:
+    """Train the missing runs of `planned`, and compare all networks. For the arguments see the command, `compare`."""
+    groups, left_out = find_groups(folders)
+    for one in planned:
+        merge(groups, Group(one.name, one.recipe, []))
+    _require_two(groups, {})
+    classes = common_classes([group.recipe for group in groups])
+    folder = _folder(output, name, groups)
+    number_of_runs = fix_number(planned, folder / "plan.json")
+    for group in train_missing(planned, n_processes, folder / "logs"):
+        merge(groups, group)
+    count_each_seed_once(groups, left_out)
+    name_apart(groups)
+    data = MNISTDataModule(str(data_dir or groups[0].runs[0].config["data"]["data_dir"]), classes=classes)
+    contenders = _read_contenders(groups, data, left_out)
+    _require_two(contenders, left_out)
+    return Comparison(
+        contenders=contenders,
+        margin=margin,
+        images_NHW=data.test[0],
+        classes=data.classes,
+        notes=[*data_differences(contenders), *early_stops(contenders)],
+        left_out=left_out,
+        number_of_runs=number_of_runs,
+        folder=folder,
+        command=command,
+    )
+
+
+def add_robustness(comparison: Comparison) -> None:
+    """Test all runs on corrupted images."""
+    runs = [run for contender in comparison.contenders for run in contender.runs]
+    rates = iter(measure_robustness(runs, comparison.images_NHW, torch.from_numpy(comparison.labels_N)))
+    for contender in comparison.contenders:
+        contender.robustness_SCL = np.stack([next(rates) for _ in contender.runs])
+
+
+def _folder(output: Path, name: str | None, groups: list[Group]) -> Path:
+    """Return the folder of the comparison. Refuse one with other files in it, which the report could replace."""
+    networks = "-vs-".join(dict.fromkeys(group.name for group in groups)).lower()
+    folder = output / (name or re.sub(r"[^\w.-]", "_", networks).lstrip(".")[:100])
+    if folder.exists() and any(folder.iterdir()) and not any((folder / file).exists() for file in FILES):
+        raise UserError(f"{folder} has other files in it. Choose another folder with --name.")
+    return folder
+
+
+def _read_contenders(groups: list[Group], data: MNISTDataModule, left_out: LeftOut) -> list[Contender]:
+    """Read the answers of all runs. Returns the groups that still have runs."""
+    data.splits = ("t10k",)
+    data.prepare_data()
+    data.setup("test")
+    images_NHW, labels_N = data.test
+    test_set, shape = digest(images_NHW, labels_N), (len(labels_N), len(data.classes))
+    contenders = []
+    for group in groups:
+        answers, trained = [], None
+        for run in list(group.runs):
+            try:
+                answers_of_run = read_answers(run)
+                _check(answers_of_run, test_set, shape)
+                trained = trained or TrainedNetwork(run.checkpoint).network
+            except UserError as error:
+                left_out[run.folder] = str(error)
+                group.runs.remove(run)
+            else:
+                answers.append(answers_of_run.probabilities_NK)
+        if trained is not None:
+            contenders.append(
+                Contender(group.name, group.recipe, group.runs, trained, labels_N.numpy(), np.stack(answers))
+            )
+    return contenders
+
+
+def _check(answers: Answers, test_set: str, shape: tuple[int, int]) -> None:
+    """Raise a `UserError` if these are not the answers to the whole test set (N images, K classes)."""
+    n_images, n_classes = answers.probabilities_NK.shape
+    if (n_images, n_classes) != shape:
+        tested = f"It was tested on {n_images:,} images of {n_classes} classes"
+        raise UserError(f"{tested}; this test set has {shape[0]:,} of {shape[1]}.")
+    if answers.test_set != test_set:
+        raise UserError("It was tested on another test set.")
+    if not np.isfinite(answers.probabilities_NK).all():
+        raise UserError("Its network answers with NaN.")
+
+
+def _require_two(groups: Sequence[Group], left_out: LeftOut) -> None:
+    if len(groups) < 2:
+        problem = "No finished runs to compare."
+        if groups:
+            problem = f"There is only {groups[0].name} to compare. Name runs of two networks or more."
+        raise UserError(with_left_out(problem, left_out))

@@ -1,1 +1,0 @@
-"""What trained networks do on test images, and what they cost."""
