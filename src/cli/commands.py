@@ -46,7 +46,10 @@ def add_options(parser: LightningArgumentParser, command: Callable[..., None]) -
             more |= {"action": "store_true"}
         else:
             default = [] if is_list else parameter.default
-            more |= {"type": str if kind is Path else kind, "default": str(default) if kind is Path and default else default}
+            more |= {
+                "type": str if kind is Path else kind,
+                "default": str(default) if kind is Path and default else default,
+            }
         name = parameter.name if parameter.name == "folders" else f"--{parameter.name}"
         parser.add_argument(name, help=texts.get(parameter.name) or SUPPRESS, **more)
 

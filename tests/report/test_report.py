@@ -87,7 +87,8 @@ def test_a_class_without_test_images_and_a_loss_that_is_no_number(tmp_path: Path
     contenders = [contender(name, CNN(), labels_N, probabilities_SNK) for name in ("One", "Other")]
     contenders[0].runs[1].results["curves"]["loss"] = {"train": {"1": None}, "validation": {"1": float("nan")}}
     comparison = compared(contenders, folder=tmp_path)
-    write_report(comparison)
+    page = write_report(comparison).read_text()
+    assert "There are no test images of 9, so the accuracy is not known." in page
     one, other = strict_json(tmp_path / "report.json")["networks"]
     assert one["digits"][9] == {"mean": None, "sd": None, "low": None, "high": None}
     assert one["digits"][8]["mean"] is not None

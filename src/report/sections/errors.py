@@ -32,7 +32,12 @@ class Errors(Section):
         }
 
     def of_comparison(self, comparison: Comparison) -> Numbers:
-        return {"always_wrong": _always_wrong(comparison.contenders), "hardest": _hardest(comparison)}
+        missing = sorted(set(range(len(comparison.classes))) - set(comparison.labels_N.tolist()))
+        return {
+            "without_images": [comparison.classes[label] for label in missing],
+            "always_wrong": _always_wrong(comparison.contenders),
+            "hardest": _hardest(comparison),
+        }
 
     def figures(self, numbers: Numbers) -> Figures:
         return {"confusion": draw_confusion, "digits": draw_classes, "hardest": draw_hardest}
