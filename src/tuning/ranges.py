@@ -1,22 +1,22 @@
 """The search file: which settings are searched, and in which ranges."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna import Trial
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from src.runs.recipe import Role, settings_with
-from src.system.errors import UserError, reason
-from src.training.trainer import check_network
+from src.system.errors import UserError
 
 FORMS = "{log: [1e-4, 1e-1]}, {float: [0, 0.5]}, {int: [0, 3]} or {choice: [a, b]}"
 
-Ranges = dict[str, BaseDistribution]  # setting, by its name on the command line → its range
+Range = CategoricalDistribution | FloatDistribution | IntDistribution
+Ranges = dict[str, Range]  # setting, by its name on the command line → its range
 
 
 def read_ranges(path: Path) -> Ranges:
@@ -26,7 +26,6 @@ def read_ranges(path: Path) -> Ranges:
         UserError: The file cannot be read, a range has a wrong form, or a setting cannot be searched.
     """
     try:
-        # jsonargparse reads 1e-4 as a number, PyYAML alone as a text; `_number` accepts both.
         content = yaml.safe_load(path.read_text())
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}.") from None
@@ -35,68 +34,57 @@ def read_ranges(path: Path) -> Ranges:
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path} names no settings. Write one a line, such as model.lr: {{log: [1e-4, 1e-1]}}")
     fixed = settings_with(Role.SEARCH | Role.SURROUNDINGS)
-    for name in content:
+    for name, written in content.items():
         if name in fixed or not str(name).startswith(("model", "data.", "trainer.")):
             raise UserError(f"{path}: {name} can't be searched. Choose settings of model, data or trainer.")
-    return {name: _range(path, name, given) for name, given in content.items()}
+        try:
+            ((form, values),) = written.items()
+            content[name] = _range(form, *values)
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
+            text = json.dumps(written, default=str)
+            cause = " ".join(str(error).split())
+            raise UserError(f"{path}: {name}: {text} is not a range. Write {FORMS}. ({cause})") from None
+    return content
 
 
-def _range(path: Path, name: str, given: Any) -> BaseDistribution:
-    wrong = UserError(f"{path}: {name}: {json.dumps(given, default=str)} is not a range. Write {FORMS}.")
-    if not isinstance(given, dict) or len(given) != 1:
-        raise wrong
-    ((form, values),) = given.items()
-    if form == "choice" and isinstance(values, list) and values:
-        # Optuna stores plain values only.
-        return CategoricalDistribution([json.dumps(one) if isinstance(one, list | dict) else one for one in values])
-    if form not in ("log", "float", "int") or not isinstance(values, list) or len(values) != 2:
-        raise wrong
-    try:
-        if form == "int":
-            return IntDistribution(low=int(str(values[0])), high=int(str(values[1])))
-        return FloatDistribution(low=float(str(values[0])), high=float(str(values[1])), log=form == "log")
-    except ValueError as error:  # not a number, or not a range for Optuna
-        raise UserError(f"{wrong} {' '.join(str(error).split())}") from None
+def _range(form: str, *values: Any) -> Range:
+    texts = [json.dumps(value, allow_nan=False) for value in values]
+    if form == "choice":  # Optuna stores plain values only
+        choices = zip(values, texts, strict=True)
+        return CategoricalDistribution([text if isinstance(one, list | dict) else one for one, text in choices])
+    low, high = (text.strip('"') for text in texts)  # PyYAML reads 1e-4 as a text
+    if form == "int":
+        return IntDistribution(int(low), int(high))
+    if form not in ("log", "float"):
+        raise ValueError(f"{form} is unknown")
+    return FloatDistribution(float(low), float(high), log=form == "log")
 
 
-def as_words(values: dict[str, Any]) -> list[str]:
-    """Values of settings as options of the command line."""
+def choose(trial: Trial, name: str, values: Range) -> Any:
+    """Let Optuna choose the value of a setting for a trial."""
+    if isinstance(values, CategoricalDistribution):
+        return trial.suggest_categorical(name, values.choices)
+    if isinstance(values, IntDistribution):
+        return trial.suggest_int(name, values.low, values.high)
+    return trial.suggest_float(name, values.low, values.high, log=values.log)
+
+
+def as_args(values: dict[str, Any]) -> list[str]:
+    """Values of settings as arguments of the command line."""
     return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in values.items()]
 
 
-def check_ranges(path: Path, ranges: Ranges, parser: LightningArgumentParser, base: Namespace) -> None:
-    """Try the ends of each range and each choice, with a network that classifies two images.
+def check_ranges(path: Path, ranges: Ranges, parser: LightningArgumentParser, settings: Namespace) -> None:
+    """Parse the ends of each range and each choice as options. The parser ends the program for a wrong one.
 
     Args:
         path: The search file, for the messages.
         ranges: Its content.
-        parser: The parser of ``fit``. It ends the program for a value of a wrong type.
-        base: The settings that are not searched.
-
-    Raises:
-        UserError: A class refuses a value.
+        parser: The parser of ``fit``.
+        settings: Those of ``fit``, which the ranges change.
     """
     reading: Any = parser
     for name, values in ranges.items():
-        for value in _ends(values):
+        for value in values.choices if isinstance(values, CategoricalDistribution) else (values.low, values.high):
             with reading.reading(f"{path}: {name}"):
-                config = parser.parse_args(as_words({name: value}), namespace=base.clone())
-            try:
-                built: Any = parser.instantiate(config)
-                check_network(built.model, len(built.data.classes))
-            except Exception as error:  # a network of the user can raise any
-                raise UserError(f"{path}: {name}: {value} is refused: {_cause(error)}") from None
-
-
-def _ends(values: BaseDistribution) -> Iterator[Any]:
-    if isinstance(values, CategoricalDistribution):
-        yield from values.choices
-    elif isinstance(values, FloatDistribution | IntDistribution):
-        yield from (values.low, values.high)
-
-
-def _cause(error: BaseException) -> str:
-    """The first cause of an error. jsonargparse wraps what a class raises."""
-    while cause := error.__cause__ or error.__context__:
-        error = cause
-    return reason(error)
+                parser.parse_args(as_args({name: value}), namespace=settings.clone())

@@ -1,103 +1,140 @@
-"""The end of a search: table, verdict, figures and results.json."""
+"""The end of a search: best.yaml, figures, results.json, table and verdict."""
 
 import json
+import shlex
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from optuna import Study
 from optuna.trial import FrozenTrial
+from optuna.visualization import matplotlib as figures
 
-from src.comparison.sentences import headline, mean_sd, over_seeds, table
 from src.comparison.statistics import BETTER, Difference, intervals_over_seeds, summary, verdict
-from src.system.files import write_whole
+from src.comparison.words import headline, mean_sd, over_seeds, table
+from src.runs.recipe import Role, settings_with
+from src.system.files import replace_when_whole, write_whole
 from src.system.machine import describe_machine, tensorboard_command
-from src.tuning import results
-from src.tuning.confirmation import Confirmation
 from src.tuning.search import Search
-from src.tuning.study import complete, finished, number_of
+from src.tuning.study import finished, ranked
 
 
-def report(search: Search, confirmation: Confirmation, margin: float) -> str:
-    """Write the figures, results.json and best.yaml, and return the end of the search as text.
+def report(search: Search, errors: dict[str, list[int]], margin: float) -> str:
+    """Write best.yaml, the figures and results.json, and return the end of the search as text.
 
     Args:
         search: Its trials are finished.
-        confirmation: The runs with fresh seeds, if there are any.
+        errors: With fresh seeds, of the best two trials, then of other recipes. Empty without such runs.
         margin: The largest difference, in held-out images, that doesn't matter.
     """
-    search.tidy()  # a process may have been killed before it did
-    results.draw(search.study, search.folder)
-    errors = confirmation.errors()
-    trials = complete(search.study)
+    trials = ranked(search.study)[:10]
+    names = [name_of(trial) for trial in trials]
     n_images = trials[0].user_attrs["images"]
-    sentences = _verdicts(search, confirmation, errors, margin, n_images)
+    sentences = [f"Nothing was run with fresh seeds, so it is unknown whether {names[0]} is better than other recipes."]
+    winner = names[0]
+    if errors:
+        winner, sentences = compare_recipes(errors, names[:2], margin, n_images)
+    fit_command = write_best(search, trials[names.index(winner)])
+    paths = _draw(search.study, search.folder)
     content = {
         "trials": Counter(trial.state.name for trial in finished(search.study)),
-        "best": [
-            {"trial": number_of(trial), "errors": trial.user_attrs["errors"], "values": trial.params}
-            for trial in trials[:10]
-        ],
+        "best": [{"trial": trial.number, "errors": trial.value, "values": trial.params} for trial in trials],
         "images": n_images,
-        "fresh": {one.name: list(found) for one, found in zip(confirmation.candidates, errors, strict=False)},
+        "fresh": errors,
         "verdict": sentences,
         "machine": describe_machine(torch.device("cpu")),
     }
-    write_whole(search.folder / "results.json", f"{json.dumps(content, indent=1)}\n".encode())
-    return "\n".join(
-        [
-            "",
-            _best_ten(trials),
-            "",
-            *sentences,
-            "",
-            f"Train the best: {search.fit_command}",
-            f"All trials:     {tensorboard_command(search.folder)} (tab HPARAMS)",
-            f"Figures:        {', '.join(str(path) for path in sorted(search.folder.glob('*.png')))}",
-        ]
-    )
+    write_whole(search.folder / "results.json", f"{json.dumps(content, indent=1, allow_nan=False)}\n".encode())
+    return f"""
+{_table(trials)}
+
+{chr(10).join(sentences)}
+
+Train the best: {fit_command}
+All trials:     {tensorboard_command(search.folder)} (tab HPARAMS)
+Figures:        {", ".join(map(str, paths))}"""
 
 
-def _best_ten(trials: list[FrozenTrial]) -> str:
-    """The best trials with their settings, as a table for the terminal."""
-    best = trials[:10]
-    columns = {"trial": [str(number_of(trial)) for trial in best], "errors": [f"{trial.value:.1f}" for trial in best]}
-    for name in best[0].params:
-        values = [trial.params[name] for trial in best]
+def name_of(trial: FrozenTrial) -> str:
+    """The name of a trial in sentences."""
+    return f"Trial {trial.number}"
+
+
+def _table(trials: list[FrozenTrial]) -> str:
+    columns = {"trial": [str(t.number) for t in trials], "errors": [f"{t.value:.1f}" for t in trials]}
+    for name in trials[0].params:
+        values: list[Any] = [trial.params[name] for trial in trials]
         columns[name] = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values]
     return table(columns)
 
 
-def _verdicts(
-    search: Search, confirmation: Confirmation, errors: list[NDArray[np.float64]], margin: float, n_images: int
-) -> list[str]:
-    """Sentences on the winner against each other candidate. If the runner-up is better, best.yaml is replaced."""
-    names = [candidate.name for candidate in confirmation.candidates]
-    if len(names) < 2:
-        return [f"There is no second recipe with a result to compare {names[0]} with."]
-    if not errors:
-        return [f"Nothing was run with fresh seeds, so it is unknown whether {names[0]} is better than {names[1]}."]
-    sentences = [_describe(name, found) for name, found in zip(names, errors, strict=True)]
-    intervals = intervals_over_seeds(errors) if all(len(found) > 1 for found in errors) else {}
-    best = 0
-    for other in range(1, len(names)):
-        if not len(errors[best]) or not len(errors[other]):
-            continue
-        mean = float(errors[best].mean() - errors[other].mean())
-        difference = Difference(mean, intervals.get((best, other)), over_seeds_and_images=None)
-        pair = names[best], names[other], difference, margin
+def compare_recipes(
+    errors: dict[str, list[int]], trials: list[str], margin: float, n_images: int
+) -> tuple[str, list[str]]:
+    """Compare the winner of a search with the runner-up, then the better one of them with other recipes.
+
+    Args:
+        errors: With fresh seeds, of the best two trials and of other recipes.
+        trials: The names of the best two trials.
+        margin: The largest difference, in held-out images, that doesn't matter.
+        n_images: The number of held-out images.
+
+    Returns:
+        The name of the better trial (of the first one if that's unknown), and sentences.
+    """
+    sentences = [
+        f"With {len(values)} fresh seeds, {name} makes {mean_sd(summary(values), 1)} errors."
+        if values
+        else f"No run of {name} with a fresh seed has a result."
+        for name, values in errors.items()
+    ]
+    best = trials[0]
+    known = [name for name, values in errors.items() if values]
+    intervals = intervals_over_seeds([np.array(errors[name]) for name in known]) if len(known) > 1 else {}
+    for other in known[1:] if best in known else []:
+        apart = Difference(
+            float(np.mean(errors[best]) - np.mean(errors[other])),
+            intervals[known.index(best), known.index(other)],
+            over_seeds_and_images=None,
+        )
         reason = "Each needs two runs with different results."
-        if difference.over_seeds is not None:
-            reason = over_seeds(*pair, f"{n_images:,} held-out images")
-        sentences.append(f"{headline(*pair, n_images)} {reason}")
-        is_runner_up = other < len(confirmation.best)
-        if is_runner_up and verdict(difference, margin) == BETTER and mean > 0:
-            best = other  # the other recipes are compared with this one
-            search.write_best(confirmation.best[best])
-    return sentences
+        if apart.over_seeds is not None:
+            reason = over_seeds(best, other, apart, margin, f"{n_images:,} held-out images")
+        sentences.append(f"{headline(best, other, apart, margin, n_images)} {reason}")
+        if other in trials and verdict(apart, margin) == BETTER and apart.mean > 0:
+            best = other
+    return best, sentences
 
 
-def _describe(name: str, errors_S: NDArray[np.float64]) -> str:
-    if not len(errors_S):
-        return f"With fresh seeds, no run of {name} has a result."
-    return f"With {len(errors_S)} fresh seeds, {name} makes {mean_sd(summary(errors_S), 1)} errors."
+def write_best(search: Search, trial: FrozenTrial) -> str:
+    """Write the settings of a trial to best.yaml, for a training on all images. Returns the command line for it."""
+    settings = search.settings_of(trial)
+    base = search.parser.parse_args([f"--config={path}" for path in settings.config or []])
+    for name in settings_with(Role.SEARCH):
+        if name not in ("data.classes", "data.data_dir", "trainer.accelerator"):
+            settings[name] = base[name]  # without held-out images and limits of batches
+    path = search.folder / "best.yaml"
+    command = shlex.join(["python", "-m", "src", "fit", "--config", str(path)])
+    comment = f"# Trial {trial.number} of {search.folder}: {trial.value:g} errors in the held-out images.\n"
+    text = search.parser.dump(settings, skip_unset=False)
+    write_whole(path, f"{comment}# Use: {command}\n{text}".encode())
+    return command
+
+
+def _draw(study: Study, folder: Path) -> list[Path]:
+    """Draw the history of the search and the importance of each setting, as PNG files."""
+    plots: dict[str, Callable[..., Axes]] = {"history": figures.plot_optimization_history}
+    if len({trial.value for trial in ranked(study)}) > 1:
+        plots["importance"] = figures.plot_param_importances
+    for name, plot in plots.items():
+        figure = plot(study, target_name="held-out errors").get_figure(root=True)
+        assert figure is not None
+        with replace_when_whole(folder / f"{name}.png") as file:
+            figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
+        pyplot.close(figure)
+    return [folder / f"{name}.png" for name in plots]

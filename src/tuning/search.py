@@ -1,147 +1,145 @@
-"""The trials of a search: what each of them trains, and what it leaves behind."""
+"""The trainings of a search: trials, and runs with fresh seeds."""
 
-import secrets
+import json
+import math
+from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
+from itertools import product
 from pathlib import Path
-from typing import Any
 
-import yaml
+from filelock import Timeout
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
-from optuna import Trial
+from optuna import Study, Trial
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
+from src.runs.folder import LOCK
 from src.runs.recipe import recipe_of
 from src.system.errors import UserError
 from src.system.files import locked, write_whole
-from src.tuning import results
-from src.tuning.ranges import Ranges, as_words
-from src.tuning.study import LOCK, complete, finished, number_of, open_storage, open_study, running, work
-from src.tuning.trial import Pruning, train_held_out
+from src.tuning.ranges import Ranges, as_args, choose
+from src.tuning.study import finished, ranked
+from src.tuning.trial import Pruning, describe_failure, train_held_out
 
 
-@dataclass
+@dataclass(frozen=True)
 class Search:
-    """A search for settings.
+    """A search for settings. Other processes may work on its study and in its folder too."""
 
-    Args:
-        parser: The parser of ``fit``.
-        base: The settings that are not searched.
-        configs: The configs on the command line; best.yaml is an overlay for them.
-        ranges: The settings that are searched.
-        n_trials: The number of trials.
-        n_seeds: The number of runs of each trial, with the seeds 0, 1, …
-        prune: Whether bad trials are ended early.
-        folder: Of the search, the same for all its processes.
-        storage: A database URL or a journal file; by default an SQLite file in `folder`.
-    """
-
-    parser: LightningArgumentParser
-    base: Namespace
-    configs: list[str]
+    parser: LightningArgumentParser  # of `fit`
+    settings: Namespace  # of `fit`; the trials change some of them
     ranges: Ranges
-    n_trials: int
-    n_seeds: int
+    n_trials: int  # finished ones, with those of earlier and of other processes
+    n_seeds: int  # a trial trains with the seeds 0, 1, …
     prune: bool
     folder: Path
-    storage: str | None
+    study: Study
 
-    def open(self) -> None:
-        """Open the study, or make it.
-
-        Raises:
-            UserError: It was started with other settings or in another folder.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        facts = recipe_of(self.base, self.parser) | {"--seeds": self.n_seeds}
-        facts |= {f"range of {name}": str(values) for name, values in self.ranges.items()}
-        with locked(self.folder / LOCK):
-            self.database = open_storage(self.storage, self.folder)
-            self.study = open_study(self.database, self.folder.name, facts)
-            identity = self.folder / ".identity"  # a random text, by which processes notice another folder
-            if not identity.exists():
-                results.describe_search(self.folder, self.ranges)
-                identity.write_text(secrets.token_hex(8))
-            if self.study.user_attrs.get("folder", identity.read_text()) != identity.read_text():
-                raise UserError(
-                    f"The study {self.folder.name} in {self.storage} has its trials in another folder. "
-                    "All processes of a study share one folder (--output and --name)."
-                )
-            self.study.set_user_attr("folder", identity.read_text())
-
-    def run(self) -> None:
-        """Take part in the trials until all are finished."""
-        work(self.study, self.trials, self.n_trials, self.ranges, self._judge, self._keep)
-        if not complete(self.study):
-            reasons = [trial.user_attrs.get("reason", "its process was killed") for trial in finished(self.study)]
+    def train_trials(self) -> None:
+        """Train trials until enough are finished."""
+        if not self.is_finished:
+            self.study.optimize(
+                self._train, callbacks=[self._after], gc_after_trial=True
+            )  # frees what failed ones held
+        if not ranked(self.study):
+            reasons = [trial.user_attrs.get("reason", "It was pruned.") for trial in finished(self.study)]
             raise UserError(f"No trial has a result. The last one: {reasons[-1]}")
 
     @property
-    def trials(self) -> Path:
-        """The folder of the trials."""
-        return self.folder / "trials"
+    def is_finished(self) -> bool:
+        """Whether enough trials are finished."""
+        return len(finished(self.study)) >= self.n_trials
 
-    def config_of(self, values: dict[str, Any]) -> Namespace:
+    def settings_of(self, trial: FrozenTrial | Trial) -> Namespace:
         """The settings of a trial, as parsed for ``fit``."""
-        return self.parser.parse_args(as_words(values), namespace=self.base.clone())
+        return self.parser.parse_args(as_args(trial.params), namespace=self.settings.clone())
 
-    def write_best(self, trial: FrozenTrial) -> None:
-        """Write best.yaml: the settings of a trial that the configs do not have."""
-        base = self.parser.parse_args([f"--config={path}" for path in self.configs])
-        changes = results.overlay(recipe_of(self.config_of(trial.params), self.parser), recipe_of(base, self.parser))
-        comment = f"# Trial {number_of(trial)} of {self.folder}: {describe_errors(trial)}.\n# Use: {self.fit_command}\n"
-        text = yaml.safe_dump(Namespace(changes).as_dict(), sort_keys=False)
-        write_whole(self.folder / "best.yaml", f"{comment}{text}".encode())
+    def _folder_of(self, trial: FrozenTrial | Trial) -> Path:
+        return self.folder / "trials" / f"trial_{trial.number:03d}"
 
-    @property
-    def fit_command(self) -> str:
-        """The command line that trains with best.yaml."""
-        configs = [*self.configs, self.folder / "best.yaml"]
-        return " ".join(["python -m src fit", *(f"--config {path}" for path in configs)])
-
-    def _judge(self, trial: Trial, folder: Path) -> float:
-        config = self.config_of(trial.params)
-        errors: list[int] = trial.user_attrs.get("errors", [])  # of the runs before it was stopped
-        for seed in range(len(errors), self.n_seeds):
-            # Trainings of different lengths cannot be compared at the same epoch.
-            pruning = [Pruning(trial, errors)] if self.prune and "trainer.max_epochs" not in self.ranges else []
-            found, n_images = train_held_out(self.parser, config, seed, folder / f"seed_{seed}", pruning)
-            errors = [*errors, found]
-            trial.set_user_attr("images", n_images)  # before the errors, which say that this run is finished
-            trial.set_user_attr("errors", errors)
+    def _train(self, trial: Trial) -> float:
+        """The mean errors of a trial over its seeds. NaN, which Optuna counts as failed, if a training fails."""
+        for name, values in self.ranges.items():
+            choose(trial, name, values)
+        for earlier in ranked(self.study):
+            if earlier.params == trial.params:  # training it again would give the same
+                assert earlier.value is not None
+                return earlier.value
+        errors: list[int] = []
+        try:
+            for seed in range(self.n_seeds):
+                # Trainings of different lengths cannot be compared at the same epoch.
+                callbacks = [Pruning(trial, errors)] if self.prune and "trainer.max_epochs" not in self.ranges else []
+                folder = self._folder_of(trial) / f"seed_{seed}"
+                new, n_images = train_held_out(self.parser, self.settings_of(trial), seed, folder, callbacks)
+                errors = [*errors, new]
+        except Exception as error:  # a network of the user can raise any
+            trial.set_user_attr("reason", describe_failure(error))
+            return math.nan
+        trial.set_user_attr("images", n_images)
         return sum(errors) / len(errors)
 
-    def tidy(self) -> None:
-        """Write best.yaml and TensorBoard's table, and remove all checkpoints but the best."""
-        if best := complete(self.study):
-            self.write_best(best[0])
-        results.keep_best_checkpoint(self.study, self.trials)
-        results.show_trials(self.study, self.trials)
+    def _after(self, study: Study, trial: FrozenTrial) -> None:
+        """Show a trial of this process in TensorBoard's table, and print its result."""
+        is_complete = trial.state == TrialState.COMPLETE
+        shown = {  # TensorBoard allows one type for each setting
+            name: str(value) if isinstance(trial.distributions[name], CategoricalDistribution) else value
+            for name, value in trial.params.items()
+        }
+        with SummaryWriter(str(self._folder_of(trial))) as writer:
+            for part in hparams(shown, {"held_out_errors": 0}):  # with the names of the columns
+                writer.file_writer.add_summary(part)
+            if is_complete:
+                writer.add_scalar("held_out_errors", trial.value, 0)
+        done, best = finished(study), ranked(study)[:1]
+        if len(done) >= self.n_trials:
+            study.stop()
+        ended = f"failed: {trial.user_attrs.get('reason')}"
+        if trial.value is not None:
+            ended = f"{'' if is_complete else 'pruned with '}{trial.value:g} errors"
+        of_best = f"; best: {best[0].value:g} errors, trial {best[0].number}" if best else ""
+        print(f"Trial {trial.number} ({len(done)} of {self.n_trials}): {ended}{of_best}", flush=True)
 
-    def _keep(self, trial: FrozenTrial) -> None:
-        self.tidy()
-        best = complete(self.study)
-        reason = trial.user_attrs.get("reason")
-        ended = {TrialState.PRUNED: f"pruned {reason}", TrialState.FAIL: f"failed: {reason}"}.get(trial.state)
-        n_finished = len(finished(self.study))
-        line = f"Trial {number_of(trial)} ({n_finished} of {self.n_trials}): {ended or describe_errors(trial)}"
-        if best:
-            line += f"; best: {best[0].value:g} errors, trial {number_of(best[0])}"
-        if left := self.n_trials - n_finished:
-            line += f". {describe_time_left(self.study, left)}"
-        print(line, flush=True)
+    def train_fresh(self, recipes: dict[str, Namespace], n_seeds: int) -> dict[str, list[int]]:
+        """Train recipes with seeds that the search did not use, as the result of the best trial is partly chance.
 
+        Args:
+            recipes: The settings of each recipe, by its name.
+            n_seeds: The number of seeds.
 
-def describe_errors(trial: FrozenTrial) -> str:
-    """The result of a trial in words."""
-    runs = len(trial.user_attrs["errors"])
-    mean = f" (mean of {runs} seeds)" if runs > 1 else ""
-    return f"{trial.value:g} errors in {trial.user_attrs['images']:,} held-out images{mean}"
+        Returns:
+            The errors of each recipe, one for each run that didn't fail.
+        """
+        seeds = range(self.n_seeds, self.n_seeds + n_seeds)
+        results: dict[tuple[str, int], int | None] = {}
+        for wait in (0, -1):  # first the runs that no other process trains; then those of others, which may be killed
+            for seed, name in product(seeds, recipes):
+                with suppress(Timeout):
+                    results[name, seed] = self._train_with(seed, name, recipes[name], wait)
+        by_name = {name: [results[name, seed] for seed in seeds] for name in recipes}
+        return {name: [errors for errors in values if errors is not None] for name, values in by_name.items()}
 
-
-def describe_time_left(study: Any, n_left: int) -> str:
-    """The time left, from the mean duration of the trials so far and the number of processes."""
-    durations = [trial.duration.total_seconds() for trial in finished(study) if trial.duration is not None]
-    n_processes = 1 + len(running(study))  # this one has just finished a trial
-    seconds = sum(durations) / max(1, len(durations)) * n_left / min(n_processes, n_left)
-    return f"About {max(1, round(seconds / 60))} min left"
+    def _train_with(self, seed: int, name: str, settings: Namespace, wait: float) -> int | None:
+        """The errors of a recipe with a seed, None if its training failed. A file keeps them for other processes."""
+        digest = sha256(json.dumps(recipe_of(settings, self.parser), sort_keys=True).encode()).hexdigest()[:8]
+        folder = self.folder / "fresh" / f"{Path(name).stem.replace(' ', '_')}_{digest}" / f"seed_{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        result = folder / "errors.json"
+        errors: int | None
+        with locked(folder / LOCK, wait):
+            if result.exists():
+                errors = json.loads(result.read_text())
+                return errors
+            new = folder / f"run_{len(list(folder.glob('run_*')))}"  # the others were killed
+            try:
+                errors, _ = train_held_out(self.parser, settings, seed, new)
+                ended = f"{errors} errors"
+            except Exception as error:  # a network of the user can raise any
+                errors, ended = None, f"failed: {describe_failure(error)}"
+            write_whole(result, json.dumps(errors).encode())
+        print(f"Fresh seed {seed} of {name}: {ended}", flush=True)
+        return errors

@@ -1,19 +1,23 @@
 """One training of a search, judged on held-out training images. It never reads the test images."""
 
 import logging
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 from lightning import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities.memory import is_oom_error
 from optuna import Trial, TrialPruned
+from optuna.exceptions import OptunaError
+from sqlalchemy.exc import SQLAlchemyError
 
 from src.models import Classifier
-from src.runs.checkpoints import CLASS_PATH
 from src.runs.folder import Run
-from src.system.errors import UserError
+from src.system.errors import UserError, reason
 from src.training.trainer import as_list, check_network, fit, run_logger, training_callbacks, with_own_plugins
 from src.training.unsupported import refuse_no_batches, refuse_unsupported
 
@@ -38,15 +42,15 @@ class Pruning(Callback):
         step = len(self.errors) * max(trainer.max_epochs or 0, 0) + trainer.current_epoch + 1
         self.trial.report(sum(errors) / len(errors), step)
         if trainer.current_epoch + 1 != trainer.max_epochs and self.trial.should_prune():
-            raise TrialPruned(f"after epoch {trainer.current_epoch + 1} with {errors[-1]:,} errors")
+            raise TrialPruned
 
 
-def check_settings(parser: LightningArgumentParser, config: Namespace) -> None:
+def check_settings(parser: LightningArgumentParser, settings: Namespace) -> None:
     """Raise a `UserError` for settings with which trials cannot be trained or judged. Fetches the training images."""
-    trainer = config.trainer
-    if config.data.val_size == 0:
+    trainer = settings.trainer
+    if settings.data.val_size == 0:
         raise UserError("tune judges on held-out training images. Set their number: --data.val_size 10000")
-    if config.ckpt_path is not None or config.resume is not None:
+    if settings.ckpt_path is not None or settings.resume is not None:
         raise UserError("tune takes no --ckpt_path and no --resume. To continue a search, run its command again.")
     if str(trainer.devices) != "1" or trainer.num_nodes != 1:
         raise UserError("tune trains each trial on one device. Use --jobs for several trials at once.")
@@ -55,21 +59,21 @@ def check_settings(parser: LightningArgumentParser, config: Namespace) -> None:
             raise UserError(f"tune does not work with --trainer.{name}.")
     for command in ("fit", "validate"):
         refuse_no_batches(command, trainer)
-    data: Any = parser.instantiate(config).data
+    data: Any = parser.instantiate(settings).data
     data.splits = ("train",)
     data.prepare_data()
 
 
 def train_held_out(
-    parser: LightningArgumentParser, settings: Namespace, seed: int, folder: Path, callbacks: Sequence[Callback]
+    parser: LightningArgumentParser, settings: Namespace, seed: int, folder: Path, callbacks: Sequence[Callback] = ()
 ) -> tuple[int, int]:
-    """Train a network, and count its errors in the held-out images. An interrupted training in `folder` is continued.
+    """Train a network from scratch, and count its errors in the held-out images.
 
     Args:
         parser: The parser of ``fit``.
         settings: Those of ``fit``.
         seed: Takes the place of their seed.
-        folder: Of the run.
+        folder: Of the run. It must be a new one.
         callbacks: Added to those of every training.
 
     Returns:
@@ -79,30 +83,50 @@ def train_held_out(
     config = parser.parse_args([f"--seed_everything={seed}"], namespace=settings.clone())
     seed_everything(seed, workers=True, verbose=False)
     built: Any = parser.instantiate(config)
-    network, data, run = built.model, built.data, Run(folder)
-    network.hparams[CLASS_PATH] = config.model.class_path  # as LightningCLI does, so that `test` reads the checkpoint
+    network, data = built.model, built.data
     data.splits = ("train",)
     check_network(network, len(data.classes))
-    run.folder.mkdir(parents=True, exist_ok=True)
-    run.config_file.write_text(parser.dump(config, skip_unset=False))
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise UserError(f"{folder} exists, but its search doesn't know it. Choose another --name.") from error
+    Run(folder).config_file.write_text(parser.dump(config, skip_unset=False))
     trainer = _trainer(built, folder, callbacks)
-    fit(trainer, network, data, str(run.checkpoint) if run.checkpoint.is_file() else None)
+    fit(trainer, network, data, None)
     trainer.logger = None  # the curves are complete
     trainer.validate(network, datamodule=data, verbose=False)
     result = network.val_metrics.compute()
     return result["errors"].item(), result["images"].item()
 
 
-def _trainer(built: Namespace, folder: Path, callbacks: Sequence[Callback]) -> Trainer:
-    settings = built.trainer
-    given = as_list(settings.callbacks)
-    refuse_unsupported(settings, given, None)
-    own = {
+def _trainer(settings: Namespace, folder: Path, callbacks: Sequence[Callback]) -> Trainer:
+    """The Trainer of ``fit``, without a progress bar, and without checkpoints unless a callback of the user saves."""
+    trainer = settings.trainer
+    user_callbacks = as_list(trainer.callbacks)
+    refuse_unsupported(trainer, user_callbacks, None)
+    trainer.enable_checkpointing = any(isinstance(callback, Checkpoint) for callback in user_callbacks)
+    replaced = {
         "logger": run_logger(folder.parent, Run(folder)),
-        "callbacks": [*training_callbacks(built, save_best=False), built.tensorboard, *given, *callbacks],
-        "plugins": with_own_plugins(as_list(settings.plugins)),
+        "callbacks": [
+            *training_callbacks(settings, save_best=False),
+            settings.tensorboard,
+            *user_callbacks,
+            *callbacks,
+        ],
+        "plugins": with_own_plugins(as_list(trainer.plugins)),
         "max_time": None,  # its Timer is among the callbacks
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    return Trainer(**(vars(settings) | own))
+    return Trainer(**(vars(trainer) | replaced))
+
+
+def describe_failure(error: Exception) -> str:
+    """Why a training failed, in a line. Raises the error again if the next training would fail too."""
+    if isinstance(error, OSError | OptunaError | SQLAlchemyError) or isinstance(error.__cause__, OSError):
+        raise error  # a full disk, a storage that can't be reached, or TrialPruned
+    if is_oom_error(error) or isinstance(error, MemoryError):
+        return "out of memory"
+    if not isinstance(error, UserError):
+        traceback.print_exception(error)
+    return reason(error)

@@ -6,6 +6,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 TINY = ("tune", "--model=tests.tiny.Tiny", "--data.val_size=500", "--trainer.max_epochs=2")
 SEARCH = "model.lr: {log: [1e-4, 1e-2]}\nmodel.width: {choice: [0, 16]}\ndata.max_shift: {int: [0, 2]}\n"
+SETTINGS = ("model.lr", "model.width", "data.max_shift")
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +28,3 @@ def study(folder: Path) -> optuna.Study:
 
 def with_result(folder: Path, *states: TrialState) -> list[FrozenTrial]:
     return study(folder).get_trials(states=states)
-
-
-SETTINGS = ("model.lr", "model.width", "data.max_shift")

@@ -2,49 +2,39 @@
 
 import json
 import re
+import shlex
 import signal
+import sqlite3
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
-import torch
 import yaml
-from filelock import Timeout
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from src.models.classifier import Batch
-from src.runs.network import TrainedNetwork
-from src.system.files import locked
-from src.tuning.report import report
-from tests.conftest import LETTERS, RunCLI
+from src.tuning.study import finished, ranked
+from tests.conftest import CURVES_ALONE, LETTERS, ROOT, RunCLI
 from tests.forks import Fork, command_line_with_forked_trainings
 from tests.tensorboard.conftest import serve
 from tests.tensorboard.test_tensorboard import Page, text
 from tests.tiny import Tiny
-from tests.tuning.conftest import SEARCH, SETTINGS, TINY, study, with_result
-
-SHORT = ("--trainer.limit_train_batches=20", "--fresh=2")
-ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+from tests.tuning.conftest import ENDED, SEARCH, SETTINGS, TINY, study, with_result
 
 
-@pytest.fixture(scope="module")
-def killed(training_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A search of five trials, killed in one of them and once among the fresh seeds, without the test images."""
-    folder = tmp_path_factory.mktemp("killed")
-    (folder / "search.yaml").write_text(SEARCH)
-    words = [*TINY, *SHORT, f"--search={folder}/search.yaml", "--trials=5", f"--output={folder}", "--name=it"]
-    words.append(f"--data.data_dir={training_images}")
-    for victim in ("trials/trial_001/seed_0", "confirmation/*/*/*"):
-        process = Fork(folder, *words)
-        process.wait_until(partial(any_file, folder / "it", f"{victim}/config.yaml"))
-        process.kill()
-        assert process.wait().code == -signal.SIGKILL
-    (folder / "last.log").write_text(Fork(folder, *words).finish())
-    return folder / "it"
+def args_of(folder: Path, data: list[str], *args: str) -> list[str]:
+    """The command line of a search in `folder`."""
+    if not (folder / "search.yaml").exists():
+        (folder / "search.yaml").write_text(SEARCH)
+    return [*TINY, f"--search={folder}/search.yaml", f"--output={folder}", "--name=it", *data, *args]
 
 
 def other_data(letters: Path) -> list[str]:
@@ -56,19 +46,45 @@ def any_file(folder: Path, pattern: str) -> bool:
     return any(folder.glob(pattern))
 
 
-def test_a_killed_trial_is_tried_again_and_the_search_ends_with_all_trials(killed: Path) -> None:
+def let_the_grace_period_end(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "study.db")) as database, database:
+        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')")
+
+
+@pytest.fixture(scope="module")
+def killed(training_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search of six trials, killed in one of them and once among the fresh seeds, without the test images."""
+    folder = tmp_path_factory.mktemp("a killed one")  # a name with spaces
+    args = args_of(folder, [f"--data.data_dir={training_images}"], "--trainer.limit_train_batches=20", "--fresh=2")
+    for victim in ("trials/trial_001/seed_0/config.yaml", "fresh/*/*/run_0/config.yaml"):
+        process = Fork(folder, *args, "--trials=5")
+        process.wait_until(partial(any_file, folder / "it", victim))
+        process.kill()
+        assert process.wait().code == -signal.SIGKILL
+    # The second process did not wait for the killed trial.
+    assert [len(with_result(folder / "it", *states)) for states in (ENDED, [TrialState.RUNNING])] == [5, 1]
+    let_the_grace_period_end(folder / "it")
+    (folder / "last.log").write_text(Fork(folder, *args, "--trials=6").finish())
+    return folder / "it"
+
+
+def test_a_killed_trial_is_tried_again_from_its_start(killed: Path) -> None:
     trials = study(killed).get_trials()
-    assert sum(trial.state in ENDED for trial in trials) == 5
-    assert {trial.state for trial in trials} <= {*ENDED, TrialState.FAIL}
-    lost = [trial for trial in trials if trial.state == TrialState.FAIL]
-    assert len(lost) == 1
-    for trial in lost:  # the same settings once more
-        again = [other for other in trials if other.params == trial.params and other.state in ENDED]
-        assert len(again) == 1
-    said = (killed.parent / "last.log").read_text()
-    fresh = re.findall(r"^Fresh seed (\d) of (Trial \d) \((\d) of 4\): \d+ errors", said, re.MULTILINE)
-    assert fresh[-1][2] == "4"
-    assert len({run[:2] for run in fresh}) == len(fresh)
+    assert [trial.state in ENDED for trial in trials] == [True, False, True, True, True, True, True]
+    assert trials[1].state == TrialState.FAIL
+    assert trials[6].params == trials[1].params
+    assert (killed / "trials" / "trial_006" / "seed_0" / "config.yaml").exists()
+
+
+def test_finished_runs_with_fresh_seeds_are_not_trained_again(killed: Path) -> None:
+    ended = [
+        re.findall(r"^Fresh seed (\d) of (Trial \d): \d+ errors$", path.read_text(), re.MULTILINE)
+        for path in sorted(killed.parent.glob("*.out"))
+    ]
+    runs = sum(ended, [])
+    assert len(set(runs)) == len(runs) == len(list(killed.glob("fresh/*/*/errors.json")))
+    results = json.loads((killed / "results.json").read_text())
+    assert [len(errors) for errors in results["fresh"].values()] == [2, 2]
 
 
 def test_the_test_images_are_never_read(killed: Path, training_images: Path) -> None:
@@ -77,33 +93,28 @@ def test_the_test_images_are_never_read(killed: Path, training_images: Path) -> 
     assert [path.name for path in training_images.rglob("t10k*")] == []
 
 
-def test_the_result_is_that_of_fit_on_the_held_out_images(
-    killed: Path, cli: RunCLI, mnist: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    best = study(killed).best_trial
-    config = yaml.safe_load((killed / "best.yaml").read_text())
-    assert config["data"] == {"max_shift": best.params["data.max_shift"]}
+def test_the_printed_command_trains_as_the_best_trial_did(killed: Path, cli: RunCLI, mnist: Path) -> None:
+    found = re.search(r"^Train the best: python -m src (.+)$", (killed.parent / "last.log").read_text(), re.MULTILINE)
+    assert found
     limits = ("--trainer.limit_train_batches=20", "--trainer.limit_test_batches=1", "--data.val_size=500")
-    run = cli("fit", f"--config={killed}/best.yaml", "--seed_everything=0", *limits).run
-    results = json.loads((run / "results.json").read_text())
-    assert results["epochs"] == 2
-    assert results["curves"]["accuracy"]["validation"]["2"] == pytest.approx(1 - best.value / 500)  # type: ignore[operator]
+    outcome = cli(*shlex.split(found[1]), CURVES_ALONE, *limits, f"--data.data_dir={mnist}")
+    assert outcome.code == 0, outcome.err
+    results = json.loads((outcome.run / "results.json").read_text())
+    best = study(killed).trials[int(re.findall(r"^# Trial (\d+) of", (killed / "best.yaml").read_text())[0])]
+    assert best.value is not None
+    assert results["curves"]["accuracy"]["validation"]["2"] == pytest.approx(1 - best.value / 500)
 
 
-def test_only_the_best_trial_keeps_its_checkpoints(killed: Path) -> None:
-    best = study(killed).best_trial
-    number = best.user_attrs["number"]
-    kept = {path.parents[2].name for path in killed.rglob("*.ckpt")}
-    assert kept == {f"trial_{number:03d}"}
-    network = TrainedNetwork(next(killed.rglob("last.ckpt"))).network  # the checkpoint names its network
-    assert isinstance(network, Tiny) and network.lr == best.params["model.lr"]
+def test_best_yaml_is_for_all_images(killed: Path) -> None:
+    config = yaml.safe_load((killed / "best.yaml").read_text())
+    assert (config["data"]["val_size"], config["trainer"]["limit_train_batches"]) == (0, None)
 
 
 def test_the_end_tells_the_table_and_how_sure_it_is(killed: Path) -> None:
     said = (killed.parent / "last.log").read_text()
-    trials = sorted(with_result(killed, TrialState.COMPLETE), key=lambda trial: (trial.value, trial.number))
+    trials = ranked(study(killed))
     rows = re.findall(r"^ *(\d+) +(\d+\.\d) +\S+ +(\d+) +(\d)$", said, re.MULTILINE)
-    assert [(int(row[0]), float(row[1])) for row in rows] == [(t.user_attrs["number"], t.value) for t in trials]
+    assert [(int(row[0]), float(row[1])) for row in rows] == [(t.number, t.value) for t in trials]
     results = json.loads((killed / "results.json").read_text())
     assert [len(errors) for errors in results["fresh"].values()] == [2, 2]
     for name, errors in results["fresh"].items():
@@ -117,8 +128,8 @@ def test_tensorboard_shows_the_search_as_table_and_parallel_coordinates(killed: 
     complete = with_result(killed, TrialState.COMPLETE)
     with serve(killed, "scalars/tags", b'"held_out_errors"', len(complete)) as address:
         page = Page(browser, f"{address}/#hparams")
-        names = [f"trial_{trial.user_attrs['number']}" for trial in with_result(killed, *ENDED)]
-        page.wait(lambda: page.shows(*names, *SETTINGS, "held-out errors"))
+        names = [f"trials/trial_{trial.number:03d}" for trial in with_result(killed, *ENDED)]
+        page.wait(lambda: page.shows(*names, *SETTINGS, "held_out_errors"))
         shown = {float(word) for word in page.words() if re.fullmatch(r"\d+\.\d+", word)}
         assert {trial.value for trial in complete} <= shown
         view = next(tab for tab in page.elements("paper-tab") if text(tab) == "PARALLEL COORDINATES VIEW")
@@ -126,36 +137,9 @@ def test_tensorboard_shows_the_search_as_table_and_parallel_coordinates(killed: 
         page.wait(lambda: sum(line.rect["width"] > 300 for line in page.elements(".foreground path")) == len(complete))
 
 
-def same_words(killed: Path, training_images: Path) -> list[str]:
-    words = [*TINY, *SHORT, f"--search={killed.parent}/search.yaml", "--trials=5", f"--output={killed.parent}"]
-    return [*words, "--name=it", f"--data.data_dir={training_images}"]
-
-
-def test_a_process_that_ends_last_does_what_a_killed_one_left_and_no_other_reports_meanwhile(
-    killed: Path, cli: RunCLI, training_images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    best, *others = sorted(with_result(killed, *ENDED), key=lambda trial: (trial.value, trial.number))
-    folder = killed / "trials" / f"trial_{others[-1].user_attrs['number']:03d}"
-    (folder / "seed_0" / "checkpoints").mkdir()
-    (killed / "best.yaml").unlink()
-    [events] = folder.glob("events.*")
-    events.unlink()
-
-    def describe(*args: Any) -> str:
-        with pytest.raises(Timeout), locked(killed / ".lock", timeout=0):
-            pass
-        return report(*args)
-
-    monkeypatch.setattr("src.tuning.tune.report", describe)
-    outcome = cli(*same_words(killed, training_images))
-    assert outcome.code == 0, outcome.err
-    assert len(list(folder.glob("events.*"))) == 1
-    assert not list(folder.rglob("checkpoints"))
-    assert f"Trial {best.user_attrs['number']} of" in (killed / "best.yaml").read_text()
-
-
 def test_a_study_with_other_settings_is_not_mixed(killed: Path, cli: RunCLI, training_images: Path) -> None:
-    same = same_words(killed, training_images)
+    data = [f"--data.data_dir={training_images}", "--trainer.limit_train_batches=20", "--fresh=2"]
+    same = args_of(killed.parent, data, "--trials=6")
     other = killed.parent / "other.yaml"
     other.write_text(SEARCH.replace("1e-2", "1e-1"))
     for change, named in (
@@ -169,83 +153,109 @@ def test_a_study_with_other_settings_is_not_mixed(killed: Path, cli: RunCLI, tra
         assert outcome.err.startswith("error: it was started with other settings: ")
         assert named in outcome.err
         assert len(outcome.err.splitlines()) == 1
-    moved = killed.rename(killed.parent / "away")
-    storage = f"--storage=sqlite:///{moved / 'study.db'}"
-    try:
-        outcome = cli(*same, storage)
-    finally:
-        for path in (killed / ".lock", killed / ".identity"):
-            path.unlink(missing_ok=True)
-        for path in killed.glob("events.*"):
-            path.unlink()
-        killed.rmdir()
-        moved.rename(killed)
-    assert outcome.code == 1
-    assert "has its trials in another folder." in outcome.err
     outcome = cli(*same)  # unchanged: nothing is left to train
     assert outcome.code == 0
     assert outcome.out.startswith(f"{killed}: searching model.lr, ")
-    assert "; 5 of 5 trials are finished.\n" in outcome.out
+    assert "; 6 of 6 trials are finished.\n" in outcome.out
     assert not re.search(r"^(Trial \d+ \(|Fresh seed)", outcome.out, re.MULTILINE)
 
 
 class Troubled(Tiny):
-    """Fails in one of two ways if told so."""
+    """Fails in one of several ways if told so."""
 
-    def __init__(self, trouble: str = "none", **kwargs: Any) -> None:
+    def __init__(self, trouble: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.trouble = trouble
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if self.trouble == "memory":
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        if self.trouble == "mistake":
+            raise KeyError("a mistake in the network")
+        if self.trouble == "disk":
+            raise OSError(28, "No space left on device")
         return super().training_step(batch, batch_idx) * (float("nan") if self.trouble == "nan" else 1)
 
 
-def test_a_trial_that_diverges_or_needs_too_much_memory_has_failed_and_the_search_goes_on(
+def troubled(cli: RunCLI, folder: Path, letters: Path, troubles: str, *args: str) -> Any:
+    (folder / "search.yaml").write_text(f"model.trouble: {{choice: [{troubles}]}}")
+    network = "--model=tests.tuning.test_search.Troubled"
+    return cli(*args_of(folder, other_data(letters), network, "--trainer.max_epochs=1", "--fresh=1", *args))
+
+
+def test_a_trial_that_fails_does_not_end_the_search_and_no_setting_is_trained_twice(
     cli: RunCLI, letters: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "search.yaml").write_text("model.trouble: {choice: [none, nan, memory]}")
-    words = ["tune", "--model=tests.tuning.test_search.Troubled", "--trainer.max_epochs=1", "--trials=8", "--fresh=2"]
-    words += [f"--search={tmp_path}/search.yaml", f"--output={tmp_path}/tuning"]
-    outcome = cli(*words, *other_data(letters))
+    outcome = troubled(cli, tmp_path, letters, "null, nan, memory, mistake", "--trials=12", "--seeds=2")
     assert outcome.code == 0, outcome.err
-    folder = tmp_path / "tuning" / "troubled"
-    reasons = {t.params["model.trouble"]: t.user_attrs["reason"] for t in with_result(folder, TrialState.FAIL)}
+    trials = study(tmp_path / "it").get_trials()
+    assert len(trials) == 12
+    reasons = {t.params["model.trouble"]: t.user_attrs["reason"] for t in trials if t.state == TrialState.FAIL}
     assert reasons["nan"].startswith("The loss is NaN or infinite: epoch 1, step 1,")
     assert reasons["memory"] == "out of memory"
-    assert {t.params["model.trouble"] for t in with_result(folder, TrialState.COMPLETE)} == {"none"}
-    assert re.search(r"\(8 of 8\)", outcome.out)
-    (tmp_path / "search.yaml").write_text("model.trouble: {choice: [nan]}")
-    outcome = cli(*words, *other_data(letters), "--trials=2", "--name=none")
+    assert reasons["mistake"] == "KeyError: 'a mistake in the network'"
+    assert "in training_step\n    raise KeyError" in outcome.err  # where it happened
+    first, *again = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    assert again and {trial.value for trial in again} == {first.value}
+    assert len(list(tmp_path.glob("it/trials/*/seed_1/validation"))) == 1
+    folder = tmp_path / "it" / "trials" / f"trial_{first.number:03d}"
+    accuracies = [last_accuracy(folder / f"seed_{seed}" / "validation") for seed in (0, 1)]
+    assert first.value == pytest.approx(100 * (1 - np.mean(accuracies)))
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def last_accuracy(folder: Path) -> float:
+    return EventAccumulator(str(folder)).Reload().Scalars("curves/accuracy")[-1].value
+
+
+@pytest.mark.parametrize(("trouble", "message"), [("nan", "The last one: The loss is NaN"), ("disk", "No space left")])
+def test_a_search_without_results_or_disk_ends_with_an_error(
+    trouble: str, message: str, cli: RunCLI, letters: Path, tmp_path: Path
+) -> None:
+    outcome = troubled(cli, tmp_path, letters, trouble, "--trials=2")
     assert outcome.code == 1
-    assert "\nerror: No trial has a result. The last one: The loss is NaN or infinite" in f"\n{outcome.err}"
+    assert message in outcome.err.splitlines()[-1]
+    assert len(study(tmp_path / "it").get_trials()) == (2 if trouble == "nan" else 1)
 
 
-def test_stopped_by_a_signal_it_goes_on_inside_the_trial(letters: Path, tmp_path: Path) -> None:
-    (tmp_path / "search.yaml").write_text(SEARCH)
-    words = [*TINY, f"--search={tmp_path}/search.yaml", "--trials=2", f"--output={tmp_path}", "--fresh=0"]
-    words += [*other_data(letters), "--data.batch_size=1", "--save_every_n_steps=50"]
-    process = Fork(tmp_path, *words)
-    saved = tmp_path / "tiny" / "trials" / "trial_000" / "seed_0" / "checkpoints" / "last.ckpt"
-    process.wait_until(saved.exists)
+def test_stopped_by_a_signal_it_goes_on_with_the_same_command(letters: Path, tmp_path: Path) -> None:
+    args = args_of(tmp_path, other_data(letters), "--trials=2", "--fresh=0", "--data.batch_size=1")
+    process = Fork(tmp_path, *args)
+    process.wait_until((tmp_path / "it" / "trials" / "trial_000" / "seed_0" / "config.yaml").exists)
     process.send_signal(signal.SIGTERM)
     outcome = process.wait()
     assert outcome.code == 128 + signal.SIGTERM
     assert outcome.err.endswith("\nFinished trials are kept. Run the same command again to continue.\n")
-    step = torch.load(saved, weights_only=True)["global_step"]
-    assert "Trial 1 (2 of 2)" in Fork(tmp_path, *words).finish()
-    events = [event for path in saved.parents[1].glob("events.*") for event in EventFileLoader(str(path)).Load()]
-    assert [event.step for event in events if event.HasField("session_log")] == [step]  # it went on from there
+    let_the_grace_period_end(tmp_path / "it")
+    assert "Trial 2 (2 of 2)" in Fork(tmp_path, *args).finish()
+    first, again, _ = study(tmp_path / "it").get_trials()
+    assert first.state == TrialState.FAIL
+    assert again.params == first.params
 
 
-def test_jobs_share_the_trials(letters: Path, tmp_path: Path) -> None:
-    (tmp_path / "search.yaml").write_text(SEARCH)
-    words = [*TINY, "--fresh=1", f"--search={tmp_path}/search.yaml", "--trials=5", f"--output={tmp_path}", "--jobs=2"]
-    words += other_data(letters)
-    said = Fork(tmp_path, *words, function=command_line_with_forked_trainings).finish()
-    ended = re.findall(r"^process (\d): Trial (\d) \((\d) of 5\)", said, re.MULTILINE)
-    assert {process for process, _, _ in ended} == {"1", "2"}
-    assert sorted(number for _, number, _ in ended) == list("01234")
-    assert len(re.findall(r"^process \d: Fresh seed", said, re.MULTILINE)) == 2
-    assert len(study(tmp_path / "tiny").get_trials()) == 5
+def test_jobs_share_the_trials_and_the_fresh_seeds(letters: Path, tmp_path: Path) -> None:
+    args = args_of(tmp_path, other_data(letters), "--trials=6", "--fresh=2", "--jobs=2")
+    said = Fork(tmp_path, *args, function=command_line_with_forked_trainings).finish()
+    assert len(finished(study(tmp_path / "it"))) in (6, 7)  # the other process may be in one more trial
+    folders = [tmp_path.glob("it/trials/*/events.*"), tmp_path.glob("it/fresh/*/*/run_0/events.*")]
+    for events in map(list, folders):  # their names end in the number of the process and of the file
+        assert len({path.name.split(".")[-2] for path in events}) == 2
+    assert len(list(tmp_path.glob("it/fresh/*/*/run_*"))) == 4
+    assert len(re.findall(r"^With 2 fresh seeds, Trial \d makes", said, re.MULTILINE)) == 2
+
+
+def test_a_trial_that_was_killed_in_a_journal_is_queued_as_the_page_says(
+    cli: RunCLI, letters: Path, tmp_path: Path
+) -> None:
+    args = args_of(tmp_path, other_data(letters), "--fresh=0", f"--storage={tmp_path}/it.journal")
+    assert cli(*args, "--trials=1").code == 0
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "it.journal")))
+    stored = optuna.load_study(study_name="it", storage=storage)
+    lost = stored.ask({"model.lr": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)})
+    page = (ROOT / "docs" / "tuning.md").read_text()
+    [example] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(example.replace("tuning/lenet5.journal", f"{tmp_path}/it.journal").replace("lenet5", "it"), {})
+    assert cli(*args, "--trials=2").code == 0
+    trials = stored.get_trials()
+    assert [trial.state in ENDED for trial in trials] == [True, False, True]
+    assert trials[2].params["model.lr"] == lost.params["model.lr"]
