@@ -4,19 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import optuna
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
-from optuna import Trial
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from src.runs.recipe import Role, settings_with
 from src.system.errors import UserError
 
 FORMS = "{log: [1e-4, 1e-1]}, {float: [0, 0.5]}, {int: [0, 3]} or {choice: [a, b]}"
 
-Range = CategoricalDistribution | FloatDistribution | IntDistribution
-Ranges = dict[str, Range]  # setting, by its name on the command line → its range
+Ranges = dict[str, dict[str, list[Any]]]  # setting, by its name on the command line → its range, in one of the FORMS
 
 
 def read_ranges(path: Path) -> Ranges:
@@ -26,47 +24,40 @@ def read_ranges(path: Path) -> Ranges:
         UserError: The file cannot be read, a range has a wrong form, or a setting cannot be searched.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        ranges = yaml.safe_load(path.read_text())
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}.") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or not content:
+    if not isinstance(ranges, dict) or not ranges:
         raise UserError(f"{path} names no settings. Write one a line, such as model.lr: {{log: [1e-4, 1e-1]}}")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    trial = optuna.create_study().ask()  # in memory, to try each range
     fixed = settings_with(Role.SEARCH | Role.SURROUNDINGS)
-    for name, written in content.items():
+    for name, written in ranges.items():
         if name in fixed or not str(name).startswith(("model", "data.", "trainer.")):
             raise UserError(f"{path}: {name} can't be searched. Choose settings of model, data or trainer.")
         try:
-            ((form, values),) = written.items()
-            content[name] = _range(form, *values)
-        except (AttributeError, TypeError, ValueError, OverflowError) as error:
-            text = json.dumps(written, default=str)
-            cause = " ".join(str(error).split())
+            choose(trial, name, written)
+        except (AttributeError, TypeError, ValueError) as error:
+            text, cause = json.dumps(written, default=str), " ".join(str(error).split())
             raise UserError(f"{path}: {name}: {text} is not a range. Write {FORMS}. ({cause})") from None
-    return content
+    return ranges
 
 
-def _range(form: str, *values: Any) -> Range:
-    texts = [json.dumps(value, allow_nan=False) for value in values]
+def choose(trial: optuna.Trial, name: str, written: dict[str, list[Any]]) -> Any:
+    """Let Optuna choose the value of a setting for a trial. Raises a `ValueError` and others for a wrong range."""
+    ((form, values),) = written.items()
+    json.dumps(values, allow_nan=False)  # Optuna accepts more than JSON can hold
     if form == "choice":  # Optuna stores plain values only
-        choices = zip(values, texts, strict=True)
-        return CategoricalDistribution([text if isinstance(one, list | dict) else one for one, text in choices])
-    low, high = (text.strip('"') for text in texts)  # PyYAML reads 1e-4 as a text
+        plain = [json.dumps(value) if isinstance(value, list | dict) else value for value in values]
+        return trial.suggest_categorical(name, plain)
+    low, high = map(str, values)  # PyYAML reads 1e-4 as a text
     if form == "int":
-        return IntDistribution(int(low), int(high))
+        return trial.suggest_int(name, int(low), int(high))
     if form not in ("log", "float"):
         raise ValueError(f"{form} is unknown")
-    return FloatDistribution(float(low), float(high), log=form == "log")
-
-
-def choose(trial: Trial, name: str, values: Range) -> Any:
-    """Let Optuna choose the value of a setting for a trial."""
-    if isinstance(values, CategoricalDistribution):
-        return trial.suggest_categorical(name, values.choices)
-    if isinstance(values, IntDistribution):
-        return trial.suggest_int(name, values.low, values.high)
-    return trial.suggest_float(name, values.low, values.high, log=values.log)
+    return trial.suggest_float(name, float(low), float(high), log=form == "log")
 
 
 def as_args(values: dict[str, Any]) -> list[str]:
@@ -84,7 +75,8 @@ def check_ranges(path: Path, ranges: Ranges, parser: LightningArgumentParser, se
         settings: Those of ``fit``, which the ranges change.
     """
     reading: Any = parser
-    for name, values in ranges.items():
-        for value in values.choices if isinstance(values, CategoricalDistribution) else (values.low, values.high):
+    for name, written in ranges.items():
+        ((form, values),) = written.items()
+        for value in map(float, values) if form in ("log", "float") else values:
             with reading.reading(f"{path}: {name}"):
                 parser.parse_args(as_args({name: value}), namespace=settings.clone())

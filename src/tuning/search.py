@@ -42,9 +42,8 @@ class Search:
     def train_trials(self) -> None:
         """Train trials until enough are finished."""
         if not self.is_finished:
-            self.study.optimize(
-                self._train, callbacks=[self._after], gc_after_trial=True
-            )  # frees what failed ones held
+            # gc: an exception keeps the tensors of a failed trial.
+            self.study.optimize(self._train, callbacks=[self._after], gc_after_trial=True)
         if not ranked(self.study):
             reasons = [trial.user_attrs.get("reason", "It was pruned.") for trial in finished(self.study)]
             raise UserError(f"No trial has a result. The last one: {reasons[-1]}")
@@ -63,8 +62,8 @@ class Search:
 
     def _train(self, trial: Trial) -> float:
         """The mean errors of a trial over its seeds. NaN, which Optuna counts as failed, if a training fails."""
-        for name, values in self.ranges.items():
-            choose(trial, name, values)
+        for name, written in self.ranges.items():
+            choose(trial, name, written)
         for earlier in ranked(self.study):
             if earlier.params == trial.params:  # training it again would give the same
                 assert earlier.value is not None

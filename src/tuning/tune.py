@@ -72,7 +72,7 @@ def tune(
     ranges = read_ranges(search)
     others = _check(fit_parser, settings, search, ranges, against or [])
     facts = recipe_of(settings, fit_parser) | {"--seeds": seeds}
-    facts |= {f"range of {setting}": str(values) for setting, values in ranges.items()}
+    facts |= {f"range of {setting}": written for setting, written in ranges.items()}
     folder = output / (name or short_name(settings.model.class_path).lower())
     study = open_study(folder, storage, facts)
     opened = Search(fit_parser, settings, ranges, trials, seeds, prune, folder, study)

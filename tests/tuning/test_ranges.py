@@ -3,12 +3,13 @@
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 import src.tuning
 from src.system.errors import UserError
-from src.tuning.ranges import read_ranges
+from src.tuning.ranges import choose, read_ranges
 from tests.conftest import LETTERS, Refused, RunCLI
 
 
@@ -18,7 +19,10 @@ def test_each_form_is_a_range(tmp_path: Path) -> None:
         "model.lr: {log: [1e-4, 0.1]}\nmodel.dropout: {float: [0, 0.5]}\ndata.max_shift: {int: [0, 3]}\n"
         "model.betas: {choice: [[0.9, 0.99], [0.9, 0.999]]}\nmodel.schedule: {choice: [constant, one_cycle]}\n"
     )
-    assert read_ranges(file) == {
+    trial = optuna.create_study().ask()
+    for name, written in read_ranges(file).items():
+        choose(trial, name, written)
+    assert trial.distributions == {
         "model.lr": FloatDistribution(1e-4, 0.1, log=True),
         "model.dropout": FloatDistribution(0, 0.5),
         "data.max_shift": IntDistribution(0, 3),
