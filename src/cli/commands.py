@@ -19,11 +19,7 @@ from src.inference.demo import demo
 from src.inference.export import export
 from src.system.errors import UserError
 from src.system.files import local_path
-
-
-def tune() -> None:
-    """Tune."""
-
+from src.tuning.tune import tune
 
 COMMANDS: dict[str, Callable[..., None]] = {"export": export, "demo": demo, "compare": compare, "tune": tune}
 EXTRAS = {"gradio", "onnx", "onnxruntime", "onnxscript", "optuna", "sqlalchemy"}  # packages of single commands
@@ -64,7 +60,8 @@ def run_command(name: str, settings: Namespace, fit_parser: LightningArgumentPar
         if kind is Path and value is not None:
             value = [Path(local_path(path)) for path in value] if is_list else Path(local_path(value))
         options[parameter.name] = value
-    context = {"fit_parser": fit_parser, "args": args, "settings": settings}
+    of_fit = Namespace(**{key: settings[key] for key in vars(fit_parser.get_defaults()) if key in settings})
+    context = {"fit_parser": fit_parser, "args": args, "settings": of_fit}
     try:
         command(*(context[parameter.name] for parameter in _parameters(command, positional=True)), **options)
     except ModuleNotFoundError as error:

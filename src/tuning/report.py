@@ -15,8 +15,8 @@ from optuna import Study
 from optuna.trial import FrozenTrial
 from optuna.visualization import matplotlib as figures
 
+from src.comparison.sentences import headline, mean_sd, over_seeds, table
 from src.comparison.statistics import BETTER, Difference, intervals_over_seeds, summary, verdict
-from src.comparison.words import headline, mean_sd, over_seeds, table
 from src.runs.recipe import Role, settings_with
 from src.system.files import replace_when_whole, write_whole
 from src.system.machine import describe_machine, tensorboard_command

@@ -18,8 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from src.models import Classifier
 from src.runs.folder import Run
 from src.system.errors import UserError, reason
-from src.training.trainer import as_list, check_network, fit, run_logger, training_callbacks, with_own_plugins
-from src.training.unsupported import refuse_no_batches, refuse_unsupported
+from src.training.trainer import as_list, check_network, fit, training_trainer
+from src.training.unsupported import refuse_no_batches
 
 
 class Pruning(Callback):
@@ -90,35 +90,16 @@ def train_held_out(
         folder.mkdir(parents=True)
     except FileExistsError as error:
         raise UserError(f"{folder} exists, but its search doesn't know it. Choose another --name.") from error
-    Run(folder).config_file.write_text(parser.dump(config, skip_unset=False))
-    trainer = _trainer(built, folder, callbacks)
+    built.trainer.logger = None  # that of this package
+    built.trainer.enable_progress_bar = built.trainer.enable_model_summary = False
+    # Nothing is saved, unless by a callback of the user.
+    built.trainer.enable_checkpointing = any(isinstance(one, Checkpoint) for one in as_list(built.trainer.callbacks))
+    trainer = training_trainer(parser, config, built, save_best=False, run=Run(folder), callbacks=callbacks)
     fit(trainer, network, data, None)
     trainer.logger = None  # the curves are complete
     trainer.validate(network, datamodule=data, verbose=False)
     result = network.val_metrics.compute()
     return result["errors"].item(), result["images"].item()
-
-
-def _trainer(settings: Namespace, folder: Path, callbacks: Sequence[Callback]) -> Trainer:
-    """The Trainer of ``fit``, without a progress bar, and without checkpoints unless a callback of the user saves."""
-    trainer = settings.trainer
-    user_callbacks = as_list(trainer.callbacks)
-    refuse_unsupported(trainer, user_callbacks, None)
-    trainer.enable_checkpointing = any(isinstance(callback, Checkpoint) for callback in user_callbacks)
-    replaced = {
-        "logger": run_logger(folder.parent, Run(folder)),
-        "callbacks": [
-            *training_callbacks(settings, save_best=False),
-            settings.tensorboard,
-            *user_callbacks,
-            *callbacks,
-        ],
-        "plugins": with_own_plugins(as_list(trainer.plugins)),
-        "max_time": None,  # its Timer is among the callbacks
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    return Trainer(**(vars(trainer) | replaced))
 
 
 def describe_failure(error: Exception) -> str:

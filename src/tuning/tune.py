@@ -12,12 +12,12 @@ from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser
 
-from src.runs.folder import LOCK, short_name
+from src.runs.folder import LOCK, check_folder_name, short_name
 from src.runs.recipe import Role, recipe_of, settings_with
 from src.system.errors import UserError
 from src.system.files import locked
+from src.system.signals import Interrupted
 from src.training.side_by_side import Job, run_side_by_side
-from src.training.stopping import Interrupted
 
 if TYPE_CHECKING:
     from src.tuning.ranges import Ranges
@@ -67,8 +67,7 @@ def tune(
         raise UserError("Name the settings to search: --search configs/search.yaml")
     if settings.model is None:
         raise UserError("Name a network: --config configs/lenet5.yaml, or --model LeNet5")
-    if name is not None and (name in ("", "..") or Path(name).name != name):
-        raise UserError(f"--name {name!r} is not the name of a folder.")
+    check_folder_name(name)
     ranges = read_ranges(search)
     others = _check(fit_parser, settings, search, ranges, against or [])
     facts = recipe_of(settings, fit_parser) | {"--seeds": seeds}
@@ -76,7 +75,7 @@ def tune(
     folder = output / (name or short_name(settings.model.class_path).lower())
     study = open_study(folder, storage, facts)
     opened = Search(fit_parser, settings, ranges, trials, seeds, prune, folder, study)
-    _run(opened, others, fresh, margin, jobs, None if worker else [*args, "--jobs=1", "--worker=true"])
+    _run(opened, others, fresh, margin, jobs, None if worker else [*args, "--jobs=1", "--worker"])
 
 
 def _check(

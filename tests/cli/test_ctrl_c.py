@@ -1,5 +1,6 @@
 """Ctrl-C at any moment ends a command in one line, with exit code 130."""
 
+import inspect
 import os
 import random
 import signal
@@ -13,7 +14,7 @@ import pytest
 from tqdm import tqdm
 
 from src.cli.commands import COMMANDS
-from src.training.stopping import Interrupted
+from src.system.signals import Interrupted
 from tests.conftest import ROOT, SHORT, RunCLI
 
 SWALLOWS = """
@@ -74,11 +75,12 @@ def test_a_progress_bar_is_not_drawn_after_the_last_line(cli: RunCLI, monkeypatc
     def stop() -> None:
         raise Interrupted(signal.SIGINT, "Stopped here.")
 
-    def run(*args: Any) -> None:
+    def export(**options: Any) -> None:
         progress = tqdm(range(3))
         _ = [stop() for _ in progress]  # type: ignore[func-returns-value]
 
-    monkeypatch.setitem(COMMANDS, "export", COMMANDS["export"]._replace(run=run))
+    export.__signature__ = inspect.signature(COMMANDS["export"])  # type: ignore[attr-defined]
+    monkeypatch.setitem(COMMANDS, "export", export)
     outcome = cli("export")
     assert outcome.code == 130
     assert "0/3" in outcome.err and outcome.err.endswith("\nStopped here.\n")
