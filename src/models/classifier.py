@@ -64,9 +64,8 @@ class Classifier(LightningModule, ABC):
         self.betas = betas
         self.schedule = schedule
         self.label_smoothing = label_smoothing or 0.0
-        self.train_metrics = EpochMetrics()
-        self.val_metrics = EpochMetrics()
-        self.test_metrics = EpochMetrics()
+        # In a dict, because they are no part of the network: a conversion to bfloat16 would round their sums.
+        self._metrics = {stage: EpochMetrics() for stage in ("train", "val", "test")}
 
     @abstractmethod
     def forward(self, x_NCHW: Tensor) -> Tensor:
@@ -98,6 +97,7 @@ class Classifier(LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
+        self.train_metrics.to(self.device)  # not at the start of the epoch: it may be resumed inside
         scheduler = self.lr_schedulers()
         steps = self.trainer.estimated_stepping_batches
         if isinstance(scheduler, OneCycleLR) and scheduler.total_steps != steps:
@@ -134,6 +134,21 @@ class Classifier(LightningModule, ABC):
         metrics.update(loss_sum, logits_NK, labels_N)
         return loss_sum, logits_NK
 
+    @property
+    def train_metrics(self) -> EpochMetrics:
+        """Loss and accuracy of the training images in this epoch."""
+        return self._metrics["train"]
+
+    @property
+    def val_metrics(self) -> EpochMetrics:
+        """Loss and accuracy of the newest validation."""
+        return self._metrics["val"]
+
+    @property
+    def test_metrics(self) -> EpochMetrics:
+        """Loss and accuracy of the newest test."""
+        return self._metrics["test"]
+
     # A checkpoint inside an epoch keeps the training metrics of the steps so far.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -142,7 +157,7 @@ class Classifier(LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         for state in pick_by_rank(checkpoint.get("train_metrics", [])):
-            self.train_metrics.merge_state(move_data_to_device(state, self.device))
+            self.train_metrics.merge_state(move_data_to_device(state, self.train_metrics.device))
 
     # Each step adds to the metrics on its device. They are synchronised and logged only once an epoch.
 
@@ -150,10 +165,10 @@ class Classifier(LightningModule, ABC):
         self.train_metrics.reset()
 
     def on_validation_epoch_start(self) -> None:
-        self.val_metrics.reset()
+        self.val_metrics.to(self.device).reset()
 
     def on_test_epoch_start(self) -> None:
-        self.test_metrics.reset()
+        self.test_metrics.to(self.device).reset()
 
     def on_train_epoch_end(self) -> None:
         self._log_epoch("train", self.train_metrics)

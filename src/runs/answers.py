@@ -22,7 +22,6 @@ class Answers:
     """What a network answers to test images."""
 
     probabilities_NK: NDArray[np.float32]
-    labels_N: NDArray[np.int64]
     test_set: str  # the digest of images and labels, which tells test sets apart
 
 
@@ -46,7 +45,6 @@ def write_answers(folder: Path, probabilities_NK: Tensor, images_NHW: Tensor, la
         np.savez(
             file,
             probabilities=probabilities_NK.numpy().astype(np.float32),
-            labels=labels_N.cpu().numpy(),
             test_set=digest(images_NHW, labels_N),
         )
 
@@ -57,11 +55,11 @@ def read_answers(run: Run) -> Answers:
     command = f"python -m src test --ckpt_path {shlex.quote(str(run.checkpoint))}"
     try:
         with np.load(path) as stored:  # refuses pickles
-            answers = Answers(stored["probabilities"], stored["labels"], str(stored["test_set"]))
+            answers = Answers(stored["probabilities"], str(stored["test_set"]))
     except FileNotFoundError:
         raise UserError(f"It has no {ANSWERS}. Write it: {command}") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         raise UserError(f"Its {ANSWERS} is damaged. Write it again: {command}") from None
-    if answers.probabilities_NK.ndim != 2 or answers.labels_N.shape != answers.probabilities_NK.shape[:1]:
+    if answers.probabilities_NK.ndim != 2:
         raise UserError(f"Its {ANSWERS} is damaged. Write it again: {command}")
     return answers

@@ -8,7 +8,7 @@ import inspect
 import re
 import shlex
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,12 @@ PLAIN_TEXT = re.compile(r"[\w%+:,-]*|[\d.e+-]+")  # no name with a dot, no path,
 def refuse_foreign_config(run: Run, args: Collection[str]) -> None:
     """Raise a `UserError` if the config of a run names what is neither trusted nor on the command line `args`."""
     named = {part for arg in args for part in arg.split("=", 1)}
-    for section in ("model", "trainer"):
-        if name := _foreign_text(run.config.get(section), named, is_trainer=section == "trainer"):
+
+    def is_trusted(text: str) -> bool:
+        return text in TRUSTED or text in named or (text.startswith("torch.nn.") and imported_module(text) is not None)
+
+    for section, paths in (("model", set[str]()), ("trainer", PATHS)):
+        if name := _foreign_text(run.config.get(section), is_trusted, paths):
             raise UserError(
                 f"{run.config_file} names {name}, which would be imported. If you trust it: {_with_config(run)}"
             )
@@ -72,7 +76,10 @@ def foreign_argument(network: type, arguments: dict[str, Any]) -> str | None:
     """
     parameters = inspect.signature(network).parameters
     texts = {name for name, one in parameters.items() if one.annotation in (str, str | None, "str", "str | None")}
-    return _foreign_text({name: value for name, value in arguments.items() if name not in texts})
+    return _foreign_text(
+        {name: value for name, value in arguments.items() if name not in texts},
+        lambda text: imported_module(text) is not None,
+    )
 
 
 def imported_module(class_path: str) -> type[nn.Module] | None:
@@ -82,16 +89,17 @@ def imported_module(class_path: str) -> type[nn.Module] | None:
     return imported if isinstance(imported, type) and issubclass(imported, nn.Module) else None
 
 
-def _foreign_text(value: Any, named: Collection[str] = (), key: str = "", is_trainer: bool = False) -> str | None:
+def _foreign_text(
+    value: Any, is_trusted: Callable[[str], bool], paths: Collection[str] = (), key: str = ""
+) -> str | None:
     if isinstance(value, dict):
-        texts = (_foreign_text(inner, named, str(name), is_trainer) for name, inner in value.items())
+        texts = (_foreign_text(inner, is_trusted, paths, str(name)) for name, inner in value.items())
     elif isinstance(value, list | tuple):
-        texts = (_foreign_text(inner, named, key, is_trainer) for inner in value)
-    elif not isinstance(value, str | Path) or (is_trainer and key in PATHS):
+        texts = (_foreign_text(inner, is_trusted, paths, key) for inner in value)
+    elif not isinstance(value, str | Path) or key in paths:
         return None
     else:
         text = str(value)
         is_plain = PLAIN_TEXT.fullmatch(text) and key != "class_path" and not Path(text).is_file()
-        is_trusted = is_plain or text in TRUSTED or text in named or (not is_trainer and imported_module(text))
-        return None if is_trusted else text
+        return None if is_plain or is_trusted(text) else text
     return next(filter(None, texts), None)

@@ -1,8 +1,8 @@
 """The PROJECTOR tab: the features of test images, with label, answer and picture of each."""
 
-import shutil
+import io
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import redirect_stdout
 
 import torch
 from torch import Tensor
@@ -22,13 +22,13 @@ def write_features(
     epoch: int,
 ) -> None:
     """Write the features of images, beside the events. Those of an earlier test are replaced."""
-    shutil.rmtree(Path(writer.log_dir, f"{epoch:05}"), ignore_errors=True)  # torch's folder for a step
     rows = [
         (classes[label], classes[answer]) for label, answer in zip(labels_N.tolist(), answers_N.tolist(), strict=True)
     ]
     pixels_NCHW = images_NHW.unsqueeze(1).float() / 255
     names = ["label", "answer"]
-    writer.add_embedding(_narrow(features_NF), rows, pixels_NCHW, epoch, "features", metadata_header=names)
+    with redirect_stdout(io.StringIO()):  # torch prints a warning where an earlier test wrote the same files
+        writer.add_embedding(_narrow(features_NF), rows, pixels_NCHW, epoch, "features", metadata_header=names)
 
 
 def _narrow(features_NF: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ in which order. To add a callback to all trainings, add it to `training_callback
 
 import atexit
 import copy
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -129,10 +128,6 @@ def _trainer(config: Namespace, settings: Namespace, checkpoint: Checkpoint | No
         trainer = Trainer(**(vars(settings) | {"plugins": plugins} | options))
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"These settings of the trainer do not work: {error}") from None
-    except IndexError:
-        raise UserError(
-            f"The environment has LOCAL_RANK={os.environ.get('LOCAL_RANK')}, but --trainer.devices are fewer."
-        ) from None
     refuse_other_processes(trainer)
     # If this process ends with an error, the processes of the other devices would wait for it forever.
     launcher: Any = trainer.strategy.launcher

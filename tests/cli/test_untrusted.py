@@ -283,5 +283,5 @@ def test_a_network_with_a_class_and_an_instance_is_used_by_every_command(
     more = cli("fit", f"--ckpt_path={checkpoint}", *SHORT[1:], "--trainer.max_epochs=2")
     assert more.code == 0, more.err
     (run / "results.json").unlink()
-    resumed = cli("fit", f"--resume={run}")
+    resumed = cli("fit", f"--config={run / 'config.yaml'}", f"--resume={run}")
     assert (resumed.code, resumed.run) == (0, run), resumed.err

@@ -98,7 +98,7 @@ def test_a_signal_lets_the_training_save_itself(mnist: Path, tmp_path: Path, num
         output, _ = process.communicate(timeout=30)
         code = process.returncode
     assert code == 128 + number, output
-    assert f"Go on with: python -m src fit --resume {run} --model tests.tiny.Tiny\n" in output
+    assert f"Go on with: python -m src fit --config {run}/config.yaml --resume {run}\n" in output
     assert output.endswith("Finished runs are kept. Run the same command again to continue.\n")
     assert (run / "checkpoints" / "last.ckpt").exists()
 

@@ -1,13 +1,19 @@
 """How the processes of a training were started, and what does not fit it."""
 
 import re
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.pytorch.utilities import rank_zero_only
 
+from src.system import processes
 from src.system.processes import cluster_environment
 from tests.conftest import Refused, RunCLI
+from tests.forks import Fork, command_line
 from tests.training.conftest import SHORT
+from tests.training.test_distributed import free_port
 
 SLURM = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
 TWO = ("--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--trainer.devices=2")
@@ -50,7 +56,6 @@ def test_several_nodes_without_an_address_are_refused(refused: Refused) -> None:
         ("RANK=0", TWO),
         ("LOCAL_RANK=0 RANK=0 WORLD_SIZE=1", TWO),  # torchrun starts one process
         ("LOCAL_RANK=1 RANK=1 WORLD_SIZE=2", ()),  # torchrun starts two; each would train a run
-        ("LOCAL_RANK=2 RANK=0 WORLD_SIZE=2", TWO),
     ],
 )
 def test_processes_that_nobody_starts_are_refused(
@@ -66,6 +71,7 @@ def test_processes_that_nobody_starts_are_refused(
         source = [f"--ckpt_path={request.getfixturevalue('lenet5_run') / 'checkpoints' / 'last.ckpt'}"]
     for variable in variables.split():
         monkeypatch.setenv(*variable.split("="))
+    monkeypatch.setattr(rank_zero_only, "rank", 0)  # Lightning sets it
     message = refused(command, *source, *devices)
     assert re.search(f"error: The environment has {variables.split()[0]}.*, but --trainer.devices", message)
 
@@ -74,3 +80,17 @@ def test_the_variables_of_one_process_are_accepted(cli: RunCLI, monkeypatch: pyt
     for variable in ("LOCAL_RANK=0", "RANK=0", "WORLD_SIZE=1"):
         monkeypatch.setenv(*variable.split("="))
     assert cli("fit", "--model=LeNet5", *SHORT).code == 0
+
+
+def in_three_seconds(*args: str) -> int:
+    processes.TIMEOUT = timedelta(seconds=3)
+    return command_line(*args)
+
+
+def test_a_process_that_waits_in_vain_ends(tmp_path: Path) -> None:
+    """As process 0 of two, whose other one ended before it could join."""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    of_torchrun = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"}
+    settings = ("fit", "--model=LeNet5", *SHORT, *TWO, f"--trainer.default_root_dir={tmp_path}")
+    outcome = Fork(tmp_path, *settings, function=in_three_seconds, env=address | of_torchrun).wait(100)
+    assert outcome.code == 1 and "Timed out" in outcome.err, outcome

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from src.runs.folder import Run
+from src.system.signals import Interrupted
 from src.training import side_by_side
 from src.training.side_by_side import Job, environment, run_side_by_side
-from src.training.stopping import Interrupted
 from tests.conftest import NO_TABS
 from tests.forks import Fork, ForkedPopen, command_line_with_forked_trainings
 
