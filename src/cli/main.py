@@ -97,12 +97,12 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line once, on top of the settings of the run or the checkpoint that it names."""
-        words = sys.argv[1:] if args is None else list(args)
-        command = next((word for word in words if word in HELP), None)
-        named, saved = named_in(words), None
+        command_args = sys.argv[1:] if args is None else list(args)
+        command = next((arg for arg in command_args if arg in HELP), None)
+        named, saved = named_in(command_args), None
         if command == "fit" and named.resume and named.resume != "auto":
             self.run = named_run(named.resume)
-            words = words if named.config else with_config_of(self.run, words)
+            command_args = command_args if named.config else with_config_of(self.run, command_args)
         elif command in self.subcommands() and named.ckpt_path:
             model = import_network(named.model) if named.model else None
             self.checkpoint = Checkpoint.read(named.ckpt_path)
@@ -112,12 +112,12 @@ class CLI(LightningCLI):
             except KeyError as error:
                 raise UserError(f"{named.ckpt_path} is from another version of this package: {error}") from None
         with Parser.reading(named.ckpt_path if saved else ""):
-            self.config = parser.parse_args(words)
+            self.config = parser.parse_args(command_args)
         command = self.config.subcommand
         settings = self.config[command]
         expand_paths(settings)
         if command in COMMANDS:
-            run_command(command, settings, self.parser.commands["fit"], words)
+            run_command(command, settings, self.parser.commands["fit"], command_args)
             raise SystemExit(0)
         self._complete(settings, self.parser.commands[command], saved)
 

@@ -34,12 +34,12 @@ class Resuming(Callback):
         self.max_steps = trainer.max_steps
         if self.saved is None:
             return
-        own = len(trainer.optimizers), len(trainer.lr_scheduler_configs)
-        if self.saved != own:  # Lightning would not restore the others
+        current = len(trainer.optimizers), len(trainer.lr_scheduler_configs)
+        if self.saved != current:  # Lightning would not restore the others
             have = "{} optimisers and {} learning rate schedules"
             raise UserError(
                 f"{trainer.ckpt_path} contains the states of {have.format(*self.saved)}, but "
-                f"{type(pl_module).__name__} has {have.format(*own)}. Use another checkpoint."
+                f"{type(pl_module).__name__} has {have.format(*current)}. Use another checkpoint."
             )
         # With max_steps, Lightning mistakes a checkpoint at the end of an epoch for one inside it, and skips an epoch.
         # So it restores the position without max_steps.

@@ -80,9 +80,9 @@ def _loggers(config: Namespace, settings: Namespace, run: Run | None, is_resumed
     loggers: list[Any] = [None] if is_default else as_list(settings.logger)
     if is_default or is_resumed:
         folder = run.folder.parent if run else runs_folder(config)
-        own = RunLogger(str(folder.parent), folder.name, run.folder.name if run else None)
-        own.is_resumed = is_resumed
-        loggers = [own if logger is None or isinstance(logger, RunLogger) else logger for logger in loggers]
+        run_logger = RunLogger(str(folder.parent), folder.name, run.folder.name if run else None)
+        run_logger.is_resumed = is_resumed
+        loggers = [run_logger if logger is None or isinstance(logger, RunLogger) else logger for logger in loggers]
     return loggers
 
 
