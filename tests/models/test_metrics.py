@@ -89,6 +89,12 @@ def test_local_values_are_those_of_compute_without_waiting_for_other_processes()
         metrics.compute()
 
 
+def test_a_conversion_of_the_network_does_not_round_the_sums() -> None:
+    metrics = Tiny().to(torch.bfloat16).test_metrics
+    metrics.update(torch.tensor(1681.3), torch.zeros(4, 10), torch.zeros(4, dtype=torch.long))
+    assert metrics.compute()["loss"].item() == pytest.approx(1681.3 / 4, rel=1e-6)
+
+
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
 def test_losses_are_summed_in_full_precision(cli: RunCLI, mnist: Path, precision: str) -> None:
     n_batches = 3 if precision == "64-true" else 20  # convolutions in 64 bits are slow
