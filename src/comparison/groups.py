@@ -1,6 +1,5 @@
 """Which runs are compared: groups of runs that differ only in their seed."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from src.runs.folder import Run, find_runs
 from src.runs.recipe import differences, recipe
+from src.runs.trust import resume_command
 from src.system.errors import UserError
 
 LeftOut = dict[Path, str]  # run folder → the reason
@@ -130,12 +130,12 @@ def name_apart(groups: list[Group]) -> None:
 def problem_of(run: Run) -> str | None:
     """Return why a run can't be compared: it is not finished, or a file lacks what a comparison needs."""
     if not run.is_finished:
-        return f"It is not finished. Continue it: python -m src fit --resume {shlex.quote(str(run.folder))}"
+        return f"It is not finished. Continue it: {resume_command(run)}"
     try:
         if missing := sorted(NEEDED_RESULTS - run.results.keys()):
             return f"Its results.json has no {', '.join(missing)}. It is damaged, or another version wrote it."
         if not isinstance(recipe(run.config).get("data.classes", []), list):
-            return "Its config.yaml names no classes."
+            return "Its config.yaml has classes that are no list of names."
     except UserError as error:
         return str(error)
     return None

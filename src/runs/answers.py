@@ -52,7 +52,10 @@ def write_answers(folder: Path, probabilities_NK: Tensor, images_NHW: Tensor, la
 def read_answers(run: Run) -> Answers:
     """Read the answers of a run. Raises a `UserError` if they are missing or damaged."""
     path = run.folder / ANSWERS
-    command = f"python -m src test --ckpt_path {shlex.quote(str(run.checkpoint))}"
+    # With the config, which may name a network of the user.
+    command = shlex.join(
+        ["python", "-m", "src", "test", "--config", str(run.config_file), "--ckpt_path", str(run.checkpoint)]
+    )
     try:
         with np.load(path) as stored:  # refuses pickles
             answers = Answers(stored["probabilities"], str(stored["test_set"]))
@@ -63,3 +66,12 @@ def read_answers(run: Run) -> Answers:
     if answers.probabilities_NK.ndim != 2:
         raise UserError(f"Its {ANSWERS} is damaged. Write it again: {command}")
     return answers
+
+
+def has_answers(run: Run) -> bool:
+    """Whether a run has answers that can be read."""
+    try:
+        read_answers(run)
+    except UserError:
+        return False
+    return True

@@ -18,7 +18,7 @@ class Role(Flag):
     SEED = auto()  # tells the runs of a recipe apart
     SURROUNDINGS = auto()  # changes no result: where files are, what is shown, which devices compute
     EVALUATION = auto()  # may differ between a training and the evaluation of its checkpoint
-    SEARCH = auto()  # belongs to a whole search: all trials share it, and best.yaml leaves it out
+    SEARCH = auto()  # belongs to a whole search: all trials share it, and no trial changes it
     PATH = auto()  # names files or folders
 
 

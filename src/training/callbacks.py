@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Timer, TQDMProgressBar
 
 from src import plots
 from src.models import Classifier
-from src.runs.answers import write_answers
+from src.runs.answers import has_answers, write_answers
 from src.runs.folder import Run, run_folder
 from src.system.files import replace_when_whole, write_json
 from src.system.machine import describe_machine, tensorboard_command
@@ -81,8 +81,8 @@ class WriteAnswers(GatheredLogits):
     """Writes ``answers.npz`` into the run folder after the test.
 
     Args:
-        ckpt_path: The checkpoint that is tested, if there is no training. If it is the newest one of a run, and all
-            images are tested, the run gets the answers.
+        ckpt_path: The checkpoint that is tested, if there is no training. If it is the newest one of a run that has no
+            answers, and all images are tested, the run gets them.
     """
 
     def __init__(self, ckpt_path: str | None = None) -> None:
@@ -96,7 +96,8 @@ class WriteAnswers(GatheredLogits):
         n_images = len(logits_NK)
         if self.ckpt_path is not None:
             run = Run(run_folder(Path(self.ckpt_path)))
-            if run.checkpoint != Path(self.ckpt_path) or not run.config_file.is_file() or n_images < len(labels_N):
+            is_run = run.checkpoint == Path(self.ckpt_path) and run.config_file.is_file()
+            if not is_run or n_images < len(labels_N) or has_answers(run):
                 return
         elif isinstance(trainer.logger, RunLogger):
             run = Run(Path(trainer.logger.log_dir))
@@ -165,7 +166,7 @@ def _planned_epochs(trainer: Trainer) -> int | None:
 
 def print_weights(trainer: Trainer) -> None:
     """Print where the weights of a training are, if it saved any."""
-    path = last_checkpoint(trainer)
+    path = None if trainer.fast_dev_run else last_checkpoint(trainer)  # type: ignore[attr-defined]
     if trainer.is_global_zero and path and path.is_file():
         print(f"Weights: {path}")
 

@@ -22,7 +22,7 @@ class Resuming(Callback):
     max_steps = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        steps = gather(self.first_step)  # the processes exist now, and have read nothing yet
+        steps = gather(self.first_step)  # the first moment at which all processes exist
         if len(set(steps)) > 1:
             raise UserError(f"The processes start at different steps: {steps}. Each node needs the same run folder.")
 

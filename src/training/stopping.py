@@ -161,6 +161,12 @@ class LastCheckpoint(ModelCheckpoint):
     def __init__(self) -> None:
         super().__init__(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        path = Path(str(self.dirpath), LAST)
+        goes_on = isinstance(trainer.logger, RunLogger) or str(trainer.ckpt_path) == str(path)
+        if trainer.is_global_zero and path.is_file() and not goes_on:  # of another training, without a run folder
+            raise UserError(f"{path} is of an earlier training. Move it, or set another --trainer.default_root_dir.")
+
     @cached_property
     def state_key(self) -> str:  # type: ignore[override]
         return super().state_key  # Lightning asks for it in each hook of each step

@@ -117,7 +117,7 @@ def _progress(settings: Namespace) -> list[Callback]:
 
 
 def _trainer(config: Namespace, settings: Namespace, checkpoint: Checkpoint | None, **options: Any) -> Trainer:
-    """Build the Trainer, with this package's plugins, and see that its processes start and end together."""
+    """Build the Trainer, with this package's plugins, and see that its processes end with it."""
     refuse_unsupported_strategy(config.trainer.strategy)
     plugins = [*as_list(settings.plugins), CheckedCheckpointIO(checkpoint)]
     environment = cluster_environment()

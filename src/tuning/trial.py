@@ -92,7 +92,7 @@ def train_held_out(
         raise UserError(f"{folder} exists, but its search doesn't know it. Choose another --name.") from error
     built.trainer.logger = None  # that of this package
     built.trainer.enable_progress_bar = built.trainer.enable_model_summary = False
-    # Nothing is saved, unless by a callback of the user.
+    # Checkpoints are saved only beside those of a callback of the user.
     built.trainer.enable_checkpointing = any(isinstance(one, Checkpoint) for one in as_list(built.trainer.callbacks))
     trainer = training_trainer(parser, config, built, save_best=False, run=Run(folder), callbacks=callbacks)
     fit(trainer, network, data, None)

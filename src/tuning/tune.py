@@ -54,7 +54,7 @@ def tune(
         fresh: Number of runs of each of the best two trials with fresh seeds, at the end.
         against: Configs of other recipes to compare the best trial with, in runs with the same fresh seeds.
         margin: The largest difference that does not matter, in held-out images.
-        jobs: Number of trials to train at a time.
+        jobs: Number of trainings at a time, each in a process of its own.
         name: Name of the search. Default: that of the network.
         output: Folder of all searches.
         storage: A journal file or the URL of a database. Default: an SQLite file in the folder of the search.

@@ -115,7 +115,7 @@ def test_runs_of_different_data_sets(tmp_path: Path) -> None:
     assert common_classes([groups[2].recipe]) is None
     with pytest.raises(UserError, match="can't be compared: A, B, and MNIST's digits"):
         common_classes([group.recipe for group in groups])
-    assert find_groups([tmp_path])[1][damaged] == "Its config.yaml names no classes."
+    assert find_groups([tmp_path])[1][damaged] == "Its config.yaml has classes that are no list of names."
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])

@@ -236,7 +236,7 @@ def test_stopped_with_max_steps(cli: RunCLI, stop: Stop) -> None:
     for step in (3, 8, 11):
         stop(step, signal.SIGTERM)
         outcome = cli(*command, "--resume=auto")
-        assert f"after step {step}. Go on with: python -m src fit --resume" in outcome.err
+        assert f"after step {step}. Go on with: python -m src fit --config" in outcome.err
     stop(-1, signal.SIGTERM)
     go_on = outcome.err.partition("python -m src ")[2].split()
     resumed = cli(*go_on)

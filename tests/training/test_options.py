@@ -162,7 +162,7 @@ def test_stopped_and_resumed(cli: RunCLI, stop: Stop, options: tuple[str, ...], 
     whole = cli(*command).run
     stop(step, signal.SIGTERM)
     stopped = cli(*command, "--resume=auto")
-    assert f"after step {saved_at}. Go on with: python -m src fit --resume" in stopped.err
+    assert f"after step {saved_at}. Go on with: python -m src fit --config" in stopped.err
     stop(-1, signal.SIGTERM)
     resumed = cli(*command, "--resume=auto").run
     assert resumed == whole.with_name("version_1")
@@ -180,6 +180,9 @@ def test_other_loggers_can_be_stopped_too(cli: RunCLI, stop: Stop, tmp_path: Pat
     assert load_checkpoint(checkpoint)["global_step"] == 8
     assert load_checkpoint(checkpoint.with_name("previous.ckpt"))["global_step"] == 6
     assert (tmp_path / "lightning_logs" / "version_0" / "metrics.csv").exists() == (logger != "false")
+    if logger == "false":
+        assert f"error: {checkpoint} is of an earlier training." in cli(*command).err
+        checkpoint.parent.rename(tmp_path / "earlier")
     stop(3, signal.SIGINT)
     stopped = cli(*command)
     assert stopped.code == 130
