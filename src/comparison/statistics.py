@@ -87,6 +87,13 @@ def summary(values: ArrayLike) -> dict[str, float | None]:
     return {"mean": mean, "sd": sd, "low": mean - half, "high": mean + half}
 
 
+def band(values_SX: ArrayLike) -> dict[str, list[float]]:
+    """Return mean, lowest and highest value over the runs, each a list over X; NaN where a run has no value."""
+    values_SX = np.asarray(values_SX, dtype=float)  # None becomes NaN
+    mean, low, high = values_SX.mean(axis=0), values_SX.min(axis=0), values_SX.max(axis=0)
+    return {"mean": mean.tolist(), "low": low.tolist(), "high": high.tolist()}
+
+
 def intervals_over_seeds(values: list[NDArray[Any]]) -> dict[tuple[int, int], Interval | None]:
     """Return the interval of each difference of means for other seeds; None where the spread of one is not known.
 

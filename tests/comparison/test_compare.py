@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from src.data.source import read_mnist
-from src.report.sections import SECTIONS
+from src.report.page import FIGURES
 from src.runs.answers import write_answers
 from src.runs.folder import Run
 from tests.comparison.made_up import make_runs
@@ -155,8 +155,7 @@ def test_images(mnist: Path) -> tuple[Tensor, Tensor]:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither figures nor times, which take seconds."""
-    names = [name for section in SECTIONS.values() for name in section.figures({"networks": [{"robustness": True}]})]
-    monkeypatch.setattr("src.report.page.draw_figures", lambda *args: dict.fromkeys(names, b""))
+    monkeypatch.setattr("src.report.page.draw_figures", lambda *args: dict.fromkeys(FIGURES, b""))
     known = {"median": 1.0, "low": 1.0, "high": 1.0}
     timing = {"latency_microseconds": known, "images_per_second": known, "threads": 2}
     monkeypatch.setattr("src.report.sections.cost.time_inference", lambda networks: dict.fromkeys(networks, timing))

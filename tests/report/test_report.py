@@ -11,18 +11,11 @@ from matplotlib.figure import Figure
 from src.comparison.result import Comparison
 from src.comparison.statistics import BETTER
 from src.models import CNN
-from src.report.page import collect_numbers, write_report
-from src.report.sections import SECTIONS
+from src.report.page import FIGURES, collect_numbers, write_report
 from tests.comparison.made_up import compared, contender
 from tests.report.conftest import LABELS, runs_with
 
-FIGURES = 8
-
-
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [name for section in SECTIONS.values() for name in section.figures({"networks": [{"robustness": None}]})]
-    monkeypatch.setattr("src.report.page.draw_figures", lambda *args: dict.fromkeys(names, b""))
+N_FIGURES = 8
 
 
 def escaped(text: str) -> str:
@@ -50,7 +43,7 @@ def test_three_networks_get_three_verdicts_and_all_figures(comparison: Compariso
     for pair in numbers["pairs"]:
         assert f"<td>{pair['a']} minus {pair['b']}, mean errors</td>" in page
         assert f"<h3>{escaped(pair['verdict_sentences'][0])}</h3>" in page
-    assert page.count("<img") == len(list(tmp_path.glob("*.png"))) == FIGURES
+    assert page.count("<img") == len(list(tmp_path.glob("*.png"))) == N_FIGURES
     assert "Robustness" not in page
 
 
@@ -62,7 +55,7 @@ def test_robustness_has_a_section_if_the_runs_were_tested_on_corrupted_images(
         one.robustness_SCL = np.full((2, 8, 5), 0.1)
     page = write_report(compared(contenders, folder=tmp_path)).read_text()
     assert "<h2>Robustness</h2>" in page
-    assert page.count("<img") == FIGURES + 1
+    assert page.count("<img") == N_FIGURES + 1
 
 
 @pytest.mark.parametrize("n_runs", [1, 2])
@@ -98,15 +91,8 @@ def test_a_class_without_test_images_and_a_loss_that_is_no_number(tmp_path: Path
 
 def draw_only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """The other figures are empty, because each takes a tenth of a second."""
-    for section in SECTIONS.values():
-        all_figures = section.figures({"networks": [{"robustness": None}]})
-        figures = {name: draw if name in names else empty for name, draw in all_figures.items()}
-        monkeypatch.setattr(section, "figures", lambda numbers, figures=figures: figures)
-
-
-def empty(*args: Any) -> Figure:
-    """A figure that is drawn in no time."""
-    return Figure(figsize=(1, 1))
+    for name in FIGURES.keys() - set(names):
+        monkeypatch.setitem(FIGURES, name, lambda *args: Figure(figsize=(1, 1)))
 
 
 def test_picture_and_table_of_five_networks_are_the_first_that_one_sees(
@@ -136,22 +122,11 @@ def test_picture_and_table_of_five_networks_are_the_first_that_one_sees(
 
 
 def test_the_title_of_two_networks_is_their_verdict(
-    numbers: dict[str, Any], comparison: Comparison, tmp_path: Path, no_figures: None
+    numbers: dict[str, Any], comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    draw_only(monkeypatch)
     page = write_report(compared(comparison.contenders, folder=tmp_path)).read_text()
     assert f"<h1>{escaped(numbers['pairs'][0]['verdict_sentences'][0])}</h1>" in page
-
-
-def test_each_section_has_its_own_names(numbers: dict[str, Any], comparison: Comparison) -> None:
-    """So none overwrites the numbers or figures of another."""
-    for contributions in (
-        [section.of_contender(comparison.contenders[0]) for section in SECTIONS.values()],
-        [section.of_pair(comparison.pairs[0], comparison) for section in SECTIONS.values()],
-        [section.of_comparison(comparison) for section in SECTIONS.values()],
-        [section.figures(numbers) for section in SECTIONS.values()],
-    ):
-        names = [name for contribution in contributions for name in contribution]
-        assert len(names) == len(set(names)) > 0
 
 
 @pytest.mark.parametrize("validated", [(), (2, 4)])

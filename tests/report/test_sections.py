@@ -21,7 +21,6 @@ def test_errors(numbers: dict[str, Any]) -> None:
     assert (lenet5["errors"]["mean"], lenet5["errors"]["sd"]) == pytest.approx((44, 4))
     low, high = stats.t.interval(0.95, 2, 44, 4 / np.sqrt(3))
     assert (lenet5["errors"]["low"], lenet5["errors"]["high"]) == pytest.approx((low, high))
-    assert (lenet5["dropout"], cnn["dropout"]) == (False, True)
     assert cnn["published_errors"] == 84  # 12 epochs, as published
     assert lenet5["published_errors"] is None  # published with 30
 
@@ -29,7 +28,7 @@ def test_errors(numbers: dict[str, Any]) -> None:
 @pytest.mark.parametrize("limit", [{}, {"trainer.limit_val_batches": 1}, {"trainer.limit_val_batches": 0.5}])
 def test_epochs_that_were_not_validated_on_all_images_are_not_counted(limit: dict[str, Any]) -> None:
     one = contender("One", CNN(), LABELS, runs_with((40, 44), seed=0), {"data.val_size": 0} | limit, (0.5, 0.9, 0.95))
-    last = curves.Curves().of_contender(one)["last_epochs"]
+    last = curves.last_epochs(one)
     assert (last is None) == bool(limit)
 
 
@@ -132,9 +131,10 @@ def test_times_of_the_trainings(numbers: dict[str, Any]) -> None:
 
 def test_robustness_has_a_band_over_the_runs() -> None:
     one = contender("One", CNN(), LABELS, runs_with((40, 44, 41), seed=0))
-    assert robustness.Robustness().of_contender(one) == {"robustness": None}
+    assert robustness.of_contender(one) is None
     one.robustness_SCL = np.stack([np.full((8, 5), rate) for rate in (0.1, 0.2, 0.3)])
-    rates = robustness.Robustness().of_contender(one)["robustness"]
+    rates = robustness.of_contender(one)
+    assert rates is not None
     assert rates["overall"]["mean"] == pytest.approx(0.2)
     shift = rates["corruptions"]["shift"]
     assert (shift["low"][0], shift["mean"][0], shift["high"][0]) == pytest.approx((0.1, 0.2, 0.3))
@@ -143,7 +143,7 @@ def test_robustness_has_a_band_over_the_runs() -> None:
 def test_only_sets_of_networks_that_occur_are_listed() -> None:
     cnn = CNN()
     comparison = compared([contender(f"N{n}", cnn, LABELS, runs_with((20,), seed=n)) for n in range(30)])
-    sets = errors.Errors().of_comparison(comparison)["always_wrong"]
+    sets = errors.always_wrong(comparison.contenders)
     expected = {int(image) for one in comparison.contenders for image in np.flatnonzero(one.wrong_SN[0])}
     assert sorted(image for group in sets for image in group["images"]) == sorted(expected)
     for group in sets:

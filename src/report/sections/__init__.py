@@ -1,14 +1,5 @@
-"""The sections of the report. To add one, write ``<name>.py`` and ``<name>.html.jinja`` here, and name it below."""
+"""The sections of the report: the numbers and figures of each, and ``<name>.html.jinja``, which shows them."""
 
-from src.report.section import Section
-from src.report.sections import confidence, cost, curves, difference, errors, provenance, robustness
+from typing import Any
 
-SECTIONS: dict[str, Section] = {  # in the order of the page
-    "difference": difference.Difference(),
-    "errors": errors.Errors(),
-    "curves": curves.Curves(),
-    "robustness": robustness.Robustness(),
-    "cost": cost.Cost(),
-    "confidence": confidence.Confidence(),
-    "provenance": provenance.Provenance(),
-}
+Numbers = dict[str, Any]  # a part of report.json

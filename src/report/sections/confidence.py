@@ -9,25 +9,18 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from src.comparison.result import Comparison, Contender
 from src.comparison.statistics import summary
 from src.report import style
-from src.report.section import Figures, Numbers, Section
+from src.report.sections import Numbers
 
 BINS = 15
 
 
-class Confidence(Section):
-    """Adds calibration and the reliability diagram."""
-
-    def of_contender(self, contender: Contender) -> Numbers:
-        runs = [_calibration(probabilities_NK, contender.labels_N) for probabilities_NK in contender.probabilities_SNK]
-        return {
-            "confidence": {name: summary([run[name] for run in runs]) for name in ("ece", "nll", "brier")},
-            "reliability": {
-                name: np.mean([run[name] for run in runs], axis=0).tolist() for name in ("counts", "right")
-            },
-        }
-
-    def figures(self, numbers: Numbers) -> Figures:
-        return {"reliability": draw}
+def of_contender(contender: Contender) -> Numbers:
+    """Return calibration, and the bins of the reliability diagram."""
+    runs = [_calibration(probabilities_NK, contender.labels_N) for probabilities_NK in contender.probabilities_SNK]
+    return {
+        "confidence": {name: summary([run[name] for run in runs]) for name in ("ece", "nll", "brier")},
+        "reliability": {name: np.mean([run[name] for run in runs], axis=0).tolist() for name in ("counts", "right")},
+    }
 
 
 def _calibration(probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.int64]) -> Numbers:

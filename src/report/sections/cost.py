@@ -8,30 +8,25 @@ import torch
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from src.comparison.result import Comparison, Contender
+from src.comparison.result import Contender
 from src.models import Classifier
-from src.report.section import Numbers, Section
+from src.report.sections import Numbers
 
 IMAGES_AT_ONCE = 128
 ROUNDS = 5
 REPEATS = 50  # of one image, in a round
 
 
-class Cost(Section):
-    """Adds multiply-adds, bytes and times."""
-
-    def of_contender(self, contender: Contender) -> Numbers:
-        results = contender.results
-        epochs = [list(result["curves"].get("epoch_seconds", {}).get("train", {}).values()) for result in results]
-        per_epoch = np.concatenate(epochs) if all(epochs) else [run["train_seconds"] / run["epochs"] for run in results]
-        return {
-            "cost": size(contender.trained),
-            "train_seconds": median_and_range([result["train_seconds"] for result in results]),
-            "epoch_seconds": float(np.median(per_epoch)),
-        }
-
-    def of_comparison(self, comparison: Comparison) -> Numbers:
-        return {"timings": time_inference({contender.name: contender.trained for contender in comparison.contenders})}
+def of_contender(contender: Contender) -> Numbers:
+    """Return the size of the network, and the times of its trainings."""
+    results = contender.results
+    epochs = [list(result["curves"].get("epoch_seconds", {}).get("train", {}).values()) for result in results]
+    per_epoch = np.concatenate(epochs) if all(epochs) else [run["train_seconds"] / run["epochs"] for run in results]
+    return {
+        "cost": size(contender.trained),
+        "train_seconds": median_and_range([result["train_seconds"] for result in results]),
+        "epoch_seconds": float(np.median(per_epoch)),
+    }
 
 
 def size(network: Classifier) -> dict[str, int]:

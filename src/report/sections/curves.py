@@ -1,54 +1,35 @@
 """Accuracy and loss over the epochs, and what the last epochs show."""
 
 from dataclasses import asdict
-from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from src import plots
 from src.comparison import statistics
-from src.comparison.result import Comparison, Contender, Pair
+from src.comparison.result import Comparison, Contender
 from src.report import style
-from src.report.section import Figures, Numbers, Section, band
+from src.report.sections import Numbers
 
 LAST_EPOCHS = 5
 
 
-class Curves(Section):
-    """Adds the curves, and the errors of the last epochs."""
-
-    def of_contender(self, contender: Contender) -> Numbers:
-        return {
-            "curves": {
-                metric: {name: _curve(contender, metric, name) for name in ("train", "validation")}
-                for metric in ("accuracy", "loss")
-            },
-            "last_epochs": _last_epochs(contender),
-        }
-
-    def of_pair(self, pair: Pair, comparison: Comparison) -> Numbers:
-        """Return the interval of the difference in the last five epochs."""
-        of_all = [_last_epochs(contender) for contender in comparison.contenders]
-        errors = [np.array(last["runs"]) for last in of_all if last]
-        if len(errors) < len(of_all):
-            return {"last_epochs": None}
-        place = comparison.contenders.index(pair.a), comparison.contenders.index(pair.b)
-        interval = statistics.intervals_over_seeds(errors)[place]
-        return {"last_epochs": asdict(interval) if interval else None}
-
-    def figures(self, numbers: Numbers) -> Figures:
-        return {metric: partial(draw, metric) for metric in ("accuracy", "loss")}
+def of_contender(contender: Contender) -> Numbers:
+    """Return the curves over the epochs that all runs have, and the errors of the last epochs."""
+    curves = {
+        metric: {name: _curve(contender, metric, name) for name in ("train", "validation")}
+        for metric in ("accuracy", "loss")
+    }
+    return {"curves": curves, "last_epochs": last_epochs(contender)}
 
 
 def _curve(contender: Contender, metric: str, name: str) -> Numbers:
-    """Return a curve over the epochs that all runs have."""
     runs = [result["curves"].get(metric, {}).get(name, {}) for result in contender.results]
     epochs = sorted(set.intersection(*(set(map(int, run)) for run in runs)))
-    return {"epoch": epochs} | band([[run[str(epoch)] for epoch in epochs] for run in runs])
+    return {"epoch": epochs} | statistics.band([[run[str(epoch)] for epoch in epochs] for run in runs])
 
 
-def _last_epochs(contender: Contender) -> Numbers | None:
+def last_epochs(contender: Contender) -> Numbers | None:
     """Return the mean errors of the last five epochs, and how many errors fewer the best epoch of each run has.
 
     None where the validation images are not all test images, or an epoch of a run has no validation.
@@ -69,8 +50,20 @@ def _last_epochs(contender: Contender) -> Numbers | None:
     }
 
 
-def draw(metric: str, numbers: Numbers, comparison: Comparison) -> Figure:
-    """Draw the mean of the runs, with the band from the lowest to the highest.
+def of_pairs(comparison: Comparison) -> list[Numbers | None]:
+    """Return the interval of the difference of each pair in the last five epochs, where it is known."""
+    contenders, pairs = comparison.contenders, comparison.pairs
+    of_networks = [last_epochs(contender) for contender in contenders]
+    errors = [np.array(last["runs"]) for last in of_networks if last]
+    if len(errors) < len(contenders):
+        return [None] * len(pairs)
+    intervals = statistics.intervals_over_seeds(errors)
+    of_pairs = [intervals[contenders.index(pair.a), contenders.index(pair.b)] for pair in pairs]
+    return [asdict(interval) if interval else None for interval in of_pairs]
+
+
+def draw(numbers: Numbers, comparison: Comparison, metric: str) -> Figure:
+    """Draw the mean accuracy or loss of the runs, with the band from the lowest to the highest.
 
     The axis is fitted to the validation curves; the first training epochs may lie outside.
     """

@@ -10,62 +10,58 @@ from src.comparison import statistics
 from src.comparison.result import Comparison, Contender, Pair
 from src.comparison.sentences import sentences
 from src.report import style
-from src.report.section import Figures, Numbers, Section
+from src.report.sections import Numbers
 
 # The published comparison, one run of each: epochs and errors in the 10,000 test images.
 PUBLISHED = {"LeNet5": (30, 77), "CNN": (12, 84)}
 
 
-class Difference(Section):
-    """Adds runs, intervals, power, and the verdict as sentences."""
-
-    def of_contender(self, contender: Contender) -> Numbers:
-        epochs, published = PUBLISHED.get(contender.results[0]["model"], (0, None))
-        as_published = epochs == contender.epochs and "data.classes" not in contender.recipe
-        return {
-            "parameters": contender.results[0]["parameters"],
-            "epochs": contender.epochs,
-            "dropout": contender.has_dropout,
-            "runs": [
-                {
-                    "folder": str(run.folder),
-                    "seed": run.results["seed"],
-                    "errors": int(errors),
-                    "threads": run.results.get("machine", {}).get("threads"),
-                }
-                for run, errors in zip(contender.runs, contender.errors_S, strict=True)
-            ],
-            "errors": statistics.summary(contender.errors_S),
-            "published_errors": published if as_published else None,
-        }
-
-    def of_pair(self, pair: Pair, comparison: Comparison) -> Numbers:
-        difference, n_networks = pair.difference, len(comparison.contenders)
-        power = None
-        if difference.over_seeds is not None:
-            spreads = (float(pair.a.errors_S.std(ddof=1)), float(pair.b.errors_S.std(ddof=1)))
-            n_runs = (len(pair.a.runs), len(pair.b.runs))
-            power = {
-                "smallest_difference": statistics.smallest_difference(spreads, n_runs, n_networks),
-                "runs_needed": {
-                    str(n_images): statistics.runs_needed(n_images, spreads, n_networks)
-                    for n_images in statistics.DIFFERENCES_OF_INTEREST
-                },
+def of_contender(contender: Contender) -> Numbers:
+    """Return the runs of a network with their errors, and the errors of its published run."""
+    epochs, published = PUBLISHED.get(contender.results[0]["model"], (0, None))
+    as_published = epochs == contender.epochs and "data.classes" not in contender.recipe
+    return {
+        "parameters": contender.results[0]["parameters"],
+        "epochs": contender.epochs,
+        "runs": [
+            {
+                "folder": str(run.folder),
+                "seed": run.results["seed"],
+                "errors": int(errors),
+                "threads": run.results.get("machine", {}).get("threads"),
             }
-        return {
-            "a": pair.a.name,
-            "b": pair.b.name,
-            "difference": asdict(difference),
-            "verdict": pair.verdict,
-            "single_runs_agree": statistics.single_runs_agree(pair.a.errors_S, pair.b.errors_S),
-            "mcnemar": pair.mcnemar,
-            "misleading_pairs": statistics.misleading_pairs(pair.a.wrong_SN, pair.b.wrong_SN),
-            "power": power,
-            "verdict_sentences": sentences(pair),
-        }
+            for run, errors in zip(contender.runs, contender.errors_S, strict=True)
+        ],
+        "errors": statistics.summary(contender.errors_S),
+        "published_errors": published if as_published else None,
+    }
 
-    def figures(self, numbers: Numbers) -> Figures:
-        return {"errors": draw_errors, "difference": draw_difference}
+
+def of_pair(pair: Pair, n_networks: int) -> Numbers:
+    """Return the difference of two of several networks, how sure it is, and the verdict in sentences."""
+    difference = pair.difference
+    power = None
+    if difference.over_seeds is not None:
+        spreads = (float(pair.a.errors_S.std(ddof=1)), float(pair.b.errors_S.std(ddof=1)))
+        n_runs = (len(pair.a.runs), len(pair.b.runs))
+        power = {
+            "smallest_difference": statistics.smallest_difference(spreads, n_runs, n_networks),
+            "runs_needed": {
+                str(n_images): statistics.runs_needed(n_images, spreads, n_networks)
+                for n_images in statistics.DIFFERENCES_OF_INTEREST
+            },
+        }
+    return {
+        "a": pair.a.name,
+        "b": pair.b.name,
+        "difference": asdict(difference),
+        "verdict": pair.verdict,
+        "single_runs_agree": statistics.single_runs_agree(pair.a.errors_S, pair.b.errors_S),
+        "mcnemar": pair.mcnemar,
+        "misleading_pairs": statistics.misleading_pairs(pair.a.wrong_SN, pair.b.wrong_SN),
+        "power": power,
+        "verdict_sentences": sentences(pair),
+    }
 
 
 def draw_errors(numbers: Numbers, comparison: Comparison) -> Figure:

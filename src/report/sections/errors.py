@@ -12,38 +12,25 @@ from src import plots
 from src.comparison.result import Comparison, Contender
 from src.comparison.statistics import summary
 from src.report import style
-from src.report.section import Figures, Numbers, Section
+from src.report.sections import Numbers
 
 HARDEST = 24  # images shown
 
 
-class Errors(Section):
-    """Adds confusions, accuracy of each class, and hard images."""
-
-    def of_contender(self, contender: Contender) -> Numbers:
-        labels_N, K = torch.from_numpy(contender.labels_N), contender.probabilities_SNK.shape[2]
-        answers = map(torch.from_numpy, contender.answers_SN)
-        confusion_SKK = np.stack([multiclass_confusion_matrix(answers_N, labels_N, K) for answers_N in answers])
-        with np.errstate(invalid="ignore"):  # NaN for a class without test images
-            accuracy_SK = confusion_SKK.diagonal(axis1=1, axis2=2) / confusion_SKK.sum(axis=2)
-        return {
-            "confusion": confusion_SKK.mean(axis=0).tolist(),
-            "digits": [summary(accuracy_S) for accuracy_S in accuracy_SK.T],
-        }
-
-    def of_comparison(self, comparison: Comparison) -> Numbers:
-        missing = sorted(set(range(len(comparison.classes))) - set(comparison.labels_N.tolist()))
-        return {
-            "without_images": [comparison.classes[label] for label in missing],
-            "always_wrong": _always_wrong(comparison.contenders),
-            "hardest": _hardest(comparison),
-        }
-
-    def figures(self, numbers: Numbers) -> Figures:
-        return {"confusion": draw_confusion, "digits": draw_classes, "hardest": draw_hardest}
+def of_contender(contender: Contender) -> Numbers:
+    """Return the mean confusion matrix of the runs, and the accuracy of each class."""
+    labels_N, K = torch.from_numpy(contender.labels_N), contender.probabilities_SNK.shape[2]
+    answers = map(torch.from_numpy, contender.answers_SN)
+    confusion_SKK = np.stack([multiclass_confusion_matrix(answers_N, labels_N, K) for answers_N in answers])
+    with np.errstate(invalid="ignore"):  # NaN for a class without test images
+        accuracy_SK = confusion_SKK.diagonal(axis1=1, axis2=2) / confusion_SKK.sum(axis=2)
+    return {
+        "confusion": confusion_SKK.mean(axis=0).tolist(),
+        "digits": [summary(accuracy_S) for accuracy_S in accuracy_SK.T],
+    }
 
 
-def _always_wrong(contenders: list[Contender]) -> list[Numbers]:
+def always_wrong(contenders: list[Contender]) -> list[Numbers]:
     """Return the sets of networks of which every run is wrong about some image, with these images, most first."""
     always_GN = np.stack([contender.wrong_SN.all(axis=0) for contender in contenders])
     images: dict[tuple[int, ...], list[int]] = {}
@@ -55,7 +42,7 @@ def _always_wrong(contenders: list[Contender]) -> list[Numbers]:
     ]
 
 
-def _hardest(comparison: Comparison) -> list[Numbers]:
+def hardest_images(comparison: Comparison) -> list[Numbers]:
     """Return the images that most runs get wrong, with the answers. Each network counts the same."""
     contenders, labels_N = comparison.contenders, comparison.labels_N
     wrong_N = np.mean([contender.wrong_SN.mean(axis=0) for contender in contenders], axis=0)

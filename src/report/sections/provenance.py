@@ -4,24 +4,21 @@ import platform
 import shlex
 from importlib.metadata import version
 
-from src.comparison.result import Comparison, Contender
-from src.report.section import Numbers, Section
+from src.comparison.result import Comparison
+from src.report.sections import Numbers
 
 
-class Provenance(Section):
-    """Adds settings, machines, versions and the command."""
-
-    def of_contender(self, contender: Contender) -> Numbers:
-        return {"settings": contender.recipe}
-
-    def of_comparison(self, comparison: Comparison) -> Numbers:
-        packages = [f"{package} {version(package)}" for package in ("torch", "torchvision", "scipy")]
-        results = [result for contender in comparison.contenders for result in contender.results]
-        machines = [", ".join(f"{key} {value}" for key, value in one.get("machine", {}).items()) for one in results]
-        made = {
-            "number_of_runs": comparison.number_of_runs,
-            "machines": list(dict.fromkeys(filter(None, machines))),
-            "versions": ", ".join([f"Python {platform.python_version()}", *packages]),
-            "command": shlex.join(comparison.command),
-        }
-        return {"left_out": {str(folder): why for folder, why in comparison.left_out.items()}, "made": made}
+def of_comparison(comparison: Comparison) -> Numbers:
+    """Return machines, versions, the command, and how the number of runs was fixed."""
+    packages = [f"{package} {version(package)}" for package in ("torch", "torchvision", "scipy")]
+    machines = [
+        ", ".join(f"{key} {value}" for key, value in result.get("machine", {}).items())
+        for contender in comparison.contenders
+        for result in contender.results
+    ]
+    return {
+        "number_of_runs": comparison.number_of_runs,
+        "machines": list(dict.fromkeys(filter(None, machines))),
+        "versions": ", ".join([f"Python {platform.python_version()}", *packages]),
+        "command": shlex.join(comparison.command),
+    }

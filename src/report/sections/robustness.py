@@ -1,34 +1,23 @@
 """Errors on corrupted images, if the runs were tested on them."""
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
-from src.comparison.corruptions import CORRUPTIONS, choose_images
+from src.comparison.corruptions import CORRUPTIONS
 from src.comparison.result import Comparison, Contender
-from src.comparison.statistics import summary
+from src.comparison.statistics import band, summary
 from src.report import style
-from src.report.section import Figures, Numbers, Section, band
+from src.report.sections import Numbers
 
 
-class Robustness(Section):
-    """Adds the errors under each corruption."""
-
-    def of_contender(self, contender: Contender) -> Numbers:
-        rates_SCL = contender.robustness_SCL
-        if rates_SCL is None:
-            return {"robustness": None}
-        corruptions = {
-            name: {"unit": corruption.unit, "strengths": list(corruption.strengths)} | band(rates_SCL[:, row])
-            for row, (name, corruption) in enumerate(CORRUPTIONS.items())
-        }
-        return {"robustness": {"corruptions": corruptions, "overall": summary(rates_SCL.mean(axis=(1, 2)))}}
-
-    def of_comparison(self, comparison: Comparison) -> Numbers:
-        return {"robustness_images": len(choose_images(torch.from_numpy(comparison.labels_N)))}
-
-    def figures(self, numbers: Numbers) -> Figures:
-        return {"robustness": draw} if numbers["networks"][0]["robustness"] else {}
+def of_contender(contender: Contender) -> Numbers | None:
+    """Return the error rates under each corruption, and over all; None where they were not measured."""
+    if (rates_SCL := contender.robustness_SCL) is None:
+        return None
+    return {
+        "corruptions": {name: band(rates_SCL[:, row]) for row, name in enumerate(CORRUPTIONS)},
+        "overall": summary(rates_SCL.mean(axis=(1, 2))),
+    }
 
 
 def draw(numbers: Numbers, comparison: Comparison) -> Figure:
