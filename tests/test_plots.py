@@ -16,7 +16,7 @@ from src.plots import Tile
 CLASSES = ["ant", "bee", "c$t$"]
 
 
-def words(figure: Figure) -> list[tuple[str, tuple[float, float]]]:
+def texts_of(figure: Figure) -> list[tuple[str, tuple[float, float]]]:
     return [(text.get_text(), text.get_position()) for text in figure.axes[0].texts]
 
 
@@ -37,7 +37,7 @@ def test_mistakes_have_the_highest_confidence_first_each_with_its_image() -> Non
     images_NHW = torch.arange(5, dtype=torch.uint8)[:, None, None].expand(5, 28, 28) * 10 + 1
     figure = plots.mistakes(images_NHW, labels_N, probabilities_NK, CLASSES)
     assert figure.axes[0].get_title().startswith("3 of 5 test images are wrong")
-    texts = words(figure)
+    texts = texts_of(figure)
     assert [text for text, _ in texts[::2]] == ["label c$t$", "label ant", "label ant"]
     assert [text for text, _ in texts[1::2]] == ["ant  90.0%", "c$t$  75.0%", "bee  60.0%"]
     for (_, title), (_, answer), image in zip(texts[::2], texts[1::2], (2, 4, 0), strict=True):
@@ -49,14 +49,14 @@ def test_no_mistake_and_more_than_fit() -> None:
     images_NHW, labels_N = torch.zeros(100, 28, 28, dtype=torch.uint8), torch.zeros(100, dtype=torch.long)
     for answer, shown in ((0, 0), (1, 30)):
         probabilities_NK = torch.eye(3)[torch.full((100,), answer)]
-        assert len(words(plots.mistakes(images_NHW, labels_N, probabilities_NK, CLASSES))) == 2 * shown
+        assert len(texts_of(plots.mistakes(images_NHW, labels_N, probabilities_NK, CLASSES))) == 2 * shown
 
 
 def test_sheet_shows_the_answers_of_each_network_in_its_colour_below_the_right_image() -> None:
     images_NHW = torch.arange(7, dtype=torch.uint8)[:, None, None].expand(7, 28, 28) + 1
     tiles = [Tile(images_NHW[n], f"a$_{n}$.png", [(str(n), 0.5), (str(n + 1), 0.25)]) for n in range(7)]
     figure = plots.digit_sheet(tiles, ["lenet5$_0$", "cnn"], columns=3)
-    texts = words(figure)
+    texts = texts_of(figure)
     for n in range(7):
         (title, above), (first, below), (second, lowest) = texts[3 * n : 3 * n + 3]
         assert (title, first, second) == (f"a$_{n}$.png", f"{n}  50.0%", f"{n + 1}  25.0%")
@@ -88,7 +88,7 @@ def test_confusion_counts_each_pair_of_label_and_answer() -> None:
     axes = figure.axes[0]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("Answer", "Label")
     assert [label.get_text() for label in axes.get_xticklabels()] == CLASSES
-    counts = {(round(label), round(answer)): int(text) for text, (answer, label) in words(figure)}
+    counts = {(round(label), round(answer)): int(text) for text, (answer, label) in texts_of(figure)}
     assert counts == {(0, 0): 1, (0, 1): 1, (1, 1): 1, (2, 0): 2, (2, 2): 1}
     assert sheet(figure).tolist() == [[0, 1, 0], [0, 0, 0], [2, 0, 0]]
 
@@ -97,7 +97,7 @@ def test_confusion_counts_each_pair_of_label_and_answer() -> None:
 def test_means_have_one_decimal_and_zeros_no_number(counts_KK: np.ndarray) -> None:
     figure = Figure()
     plots.draw_confusion(figure.add_subplot(), counts_KK, ["a", "b"], highest=10)
-    shown = [text for text, _ in words(figure)]
+    shown = [text for text, _ in texts_of(figure)]
     assert shown == (["1,200", "3", "7"] if counts_KK.dtype.kind == "i" else ["0.5", "1.0"])
     assert figure.axes[0].images[0].get_clim() == (0, 10)
 

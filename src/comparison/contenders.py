@@ -42,8 +42,8 @@ def compare_runs(
 ) -> Comparison:
     """Train the missing runs of `planned`, and compare all networks. For the arguments see the command, `compare`."""
     groups, left_out = find_groups(folders)
-    for one in planned:
-        merge(groups, Group(one.name, one.recipe, []))
+    for plan in planned:
+        merge(groups, Group(plan.name, plan.recipe, []))
     _require_two(groups, {})
     classes = common_classes([group.recipe for group in groups])
     folder = _folder(output, name, groups)

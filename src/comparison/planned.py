@@ -42,7 +42,7 @@ def plan_runs(fit_parser: LightningArgumentParser, configs: list[Path], n_seeds:
         if settings.model is None:
             raise UserError(f"{path} names no network.")
         recipe = recipe_of(settings, fit_parser)
-        if same := [one.config for one in planned if one.recipe == recipe]:
+        if same := [plan.config for plan in planned if plan.recipe == recipe]:
             raise UserError(f"{path} trains the same as {same[0]}.")
         name = short_name(settings.model.class_path)
         planned.append(PlannedRuns(path, name, recipe, runs_folder(settings), n_seeds))
@@ -54,32 +54,27 @@ def train_missing(planned: list[PlannedRuns], n_processes: int, logs: Path) -> l
 
     The networks take turns, so that other load on the machine affects all of them.
 
-    Args:
-        planned: What to train.
-        n_processes: How many runs are trained at a time.
-        logs: Folder for the output of each run, if there are several at a time.
-
     Returns:
         The runs of each config.
 
     Raises:
         UserError: A training has failed. The others were trained.
     """
-    finished = [{run.results["seed"] for run in one.finished().runs} for one in planned]
+    finished = [{run.results["seed"] for run in plan.finished().runs} for plan in planned]
     jobs = [
         Job(
-            f"{one.config.stem}, seed {seed}",
-            ["fit", f"--config={one.config}", f"--seed_everything={seed}", "--resume=auto"],
-            logs / f"{one.config.stem}-seed-{seed}.log",
+            f"{plan.config.stem}, seed {seed}",
+            ["fit", f"--config={plan.config}", f"--seed_everything={seed}", "--resume=auto"],
+            logs / f"{plan.config.stem}-seed-{seed}.log",
         )
-        for seed in range(max((one.n_seeds for one in planned), default=0))
-        for one, seeds in zip(planned, finished, strict=True)
+        for seed in range(max((plan.n_seeds for plan in planned), default=0))
+        for plan, seeds in zip(planned, finished, strict=True)
         if seed not in seeds
     ]
     if failed := run_side_by_side(jobs, n_processes, KEPT):
         raise UserError("\n".join([*failed, KEPT]))
-    groups = [one.finished() for one in planned]
-    if without := [one.config for one, group in zip(planned, groups, strict=True) if not group.runs]:
+    groups = [plan.finished() for plan in planned]
+    if without := [plan.config for plan, group in zip(planned, groups, strict=True) if not group.runs]:
         raise UserError(f"The trainings of {without[0]} leave no results. Does it turn off the test or the logger?")
     return groups
 
@@ -91,7 +86,7 @@ def fix_number(planned: list[PlannedRuns], path: Path) -> str:
     """
     if not planned:
         return "This program did not fix the number of runs in advance."
-    finished = sum(len(one.finished().runs) for one in planned)
+    finished = sum(len(plan.finished().runs) for plan in planned)
     try:
         fixed = json.loads(path.read_text()) if path.exists() else []
     except ValueError:

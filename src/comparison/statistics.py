@@ -65,9 +65,7 @@ def differences(wrong: list[Wrong], pairs: list[tuple[int, int]]) -> list[Differ
 def verdict(difference: Difference, margin: float) -> str:
     """Return BETTER, SAME or UNKNOWN, from the interval over seeds. A wide interval never counts as equality.
 
-    Args:
-        difference: Of the two networks.
-        margin: The largest difference, in images, that doesn't matter.
+    `margin` is the largest difference, in images, that doesn't matter.
     """
     if difference.over_seeds is None:
         return UNKNOWN
@@ -98,9 +96,6 @@ def intervals_over_seeds(values: list[NDArray[Any]]) -> dict[tuple[int, int], In
     """Return the interval of each difference of means for other seeds; None where the spread of one is not known.
 
     Two networks get Welch's interval (Welch 1947), more get those of Games and Howell (1976).
-
-    Args:
-        values: One value for each run, for each network.
     """
 
     def interval(a_S: NDArray[Any], b_S: NDArray[Any]) -> Interval | None:
@@ -163,25 +158,16 @@ def critical(n_networks: int, degrees: float) -> float:
 def _tukeys_range(n_networks: int) -> CubicSpline:
     """Interpolate the logarithm of Tukey's range over 1 / degrees of freedom, to 1e-4. One value takes 0.1 seconds."""
     degrees = np.array([np.inf, 100, 30, 15, 10, 7, 5, 4, 3, 2.5, 2, 1.6, 1.3, 1])
-    return CubicSpline(1 / degrees, np.log([stats.studentized_range.ppf(LEVEL, n_networks, one) for one in degrees]))
+    return CubicSpline(1 / degrees, np.log([stats.studentized_range.ppf(LEVEL, n_networks, df) for df in degrees]))
 
 
 def single_runs_agree(fewer_S: NDArray[Any], more_S: NDArray[Any]) -> float:
-    """Return how often two runs, one of each network, have the order of the means. Ties count half.
-
-    Args:
-        fewer_S: Errors of each run of the network with the lower mean.
-        more_S: Those of the other.
-    """
+    """Return how often two runs, one of each network, have the order of the means of their errors. Ties count half."""
     return float(stats.mannwhitneyu(more_S, fewer_S).statistic / (len(fewer_S) * len(more_S)))
 
 
 def mcnemar(wrong_a_SN: Wrong, wrong_b_SN: Wrong) -> NDArray[np.float64]:
-    """Return the p values of McNemar's exact test of two runs on the same images (McNemar 1947).
-
-    Returns:
-        (S, S): one for each run of the first network and each run of the second.
-    """
+    """Return the p value (S, S) of McNemar's exact test for each two runs of two networks (McNemar 1947)."""
     both_SS = wrong_a_SN.astype(float) @ wrong_b_SN.T.astype(float)  # images; exact in float64
     only_a_SS = wrong_a_SN.sum(axis=1)[:, None] - both_SS
     only_b_SS = wrong_b_SN.sum(axis=1)[None] - both_SS
@@ -203,13 +189,9 @@ def misleading_pairs(wrong_a_SN: Wrong, wrong_b_SN: Wrong) -> dict[str, float | 
 
 
 def power(difference: float, spreads: tuple[float, float], n_runs: tuple[int, int], n_networks: int = 2) -> float:
-    """Return the probability that the interval over seeds excludes zero.
+    """Return the probability that the interval over seeds excludes zero, for a true `difference` in images.
 
-    Args:
-        difference: The true difference, in images.
-        spreads: Standard deviation of the errors between the seeds of each network.
-        n_runs: Of each network.
-        n_networks: How many networks are compared.
+    `spreads` are the standard deviations of the errors between the seeds of each network.
     """
     shares = [spread**2 / n for spread, n in zip(spreads, n_runs, strict=True)]
     degrees = _degrees(shares, list(n_runs))

@@ -89,8 +89,8 @@ def write_files(trained: TrainedNetwork, folder: Path) -> None:
     except UserError:
         raise
     except Exception as error:  # exporting a user's network can raise any exception
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{name} can't be exported: {type(error).__name__}: {reason}") from None
+        message = " ".join(str(error).split())[:200]
+        raise UserError(f"{name} can't be exported: {type(error).__name__}: {message}") from None
     folder.mkdir(parents=True, exist_ok=True)
     for file_name, content in files.items():
         write_whole(folder / file_name, content)

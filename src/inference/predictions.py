@@ -90,9 +90,9 @@ def _rows(networks: list[str], answers: list[list[Answer]], files: list[ImageFil
     rows: list[Row] = []
     remaining = iter(by_image)
     for file in files:
-        found = {} if file.error else next(remaining, {})
-        error = file.error if file.error or found else "Omitted because of --trainer.limit_predict_batches."
-        rows.append({"file": printable(file.path), "answers": found, "error": error})
+        answers_of_file = {} if file.error else next(remaining, {})
+        omitted = "" if answers_of_file else "Omitted because of --trainer.limit_predict_batches."
+        rows.append({"file": printable(file.path), "answers": answers_of_file, "error": file.error or omitted})
     return rows
 
 

@@ -22,17 +22,11 @@ POLL = 0.1  # seconds
 
 @dataclass(frozen=True)
 class Job:
-    """A command to run.
+    """A command to run."""
 
-    Args:
-        name: For messages.
-        command_args: The command line, without ``python -m src``.
-        log: File to which its output is added. A job that runs alone uses the terminal instead.
-    """
-
-    name: str
-    command_args: list[str]
-    log: Path
+    name: str  # for messages
+    args: list[str]  # the command line, without ``python -m src``
+    log: Path  # file to which its output is added; a job that runs alone uses the terminal instead
 
 
 Active = dict[int, tuple[Job, "subprocess.Popen[bytes]"]]  # by slot, which decides the GPU
@@ -80,7 +74,7 @@ def run_side_by_side(jobs: list[Job], n_processes: int, message_on_interrupt: st
 
 
 def _start(job: Job, slot: int, n_processes: int) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "src", *job.command_args]
+    command = [sys.executable, "-m", "src", *job.args]
     if n_processes == 1:
         return subprocess.Popen(command)
     job.log.parent.mkdir(parents=True, exist_ok=True)
@@ -95,12 +89,7 @@ def _last_line(log: Path) -> str:
 
 
 def environment(slot: int, n_processes: int) -> dict[str, str]:
-    """The variables of one of several processes: its share of the cores, and a GPU if there are several.
-
-    Args:
-        slot: Number of the process, 0 … n_processes - 1.
-        n_processes: How many run at a time.
-    """
+    """The variables of process number `slot` of several: its share of the cores, and a GPU if there are several."""
     share = max(1, cpu_cores() // n_processes)
     limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # OpenMP allows a list, for nested threads
     variables = {"OMP_NUM_THREADS": str(min(share, int(limit) if limit.isdigit() else share))}

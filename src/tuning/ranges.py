@@ -66,13 +66,9 @@ def as_args(values: dict[str, Any]) -> list[str]:
 
 
 def check_ranges(path: Path, ranges: Ranges, parser: LightningArgumentParser, settings: Namespace) -> None:
-    """Parse the ends of each range and each choice as options. The parser ends the program for a wrong one.
+    """Parse the ends of each range and each choice as options of ``fit``. The parser ends the program for a wrong one.
 
-    Args:
-        path: The search file, for the messages.
-        ranges: Its content.
-        parser: The parser of ``fit``.
-        settings: Those of ``fit``, which the ranges change.
+    `path` is the search file, for the messages.
     """
     reading: Any = parser
     for name, written in ranges.items():

@@ -1,6 +1,5 @@
 """The end of a search: best.yaml, figures, results.json, table and verdict."""
 
-import json
 import shlex
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from optuna.visualization import matplotlib as figures
 from src.comparison.sentences import headline, mean_sd, over_seeds, table
 from src.comparison.statistics import BETTER, Difference, intervals_over_seeds, summary, verdict
 from src.runs.recipe import Role, settings_with
-from src.system.files import replace_when_whole, write_whole
+from src.system.files import replace_when_whole, write_json, write_whole
 from src.system.machine import describe_machine, tensorboard_command
 from src.tuning.search import Search
 from src.tuning.study import finished, ranked
@@ -49,7 +48,7 @@ def report(search: Search, errors: dict[str, list[int]], margin: float) -> str:
         "verdict": sentences,
         "machine": describe_machine(torch.device("cpu")),
     }
-    write_whole(search.folder / "results.json", f"{json.dumps(content, indent=1, allow_nan=False)}\n".encode())
+    write_json(search.folder / "results.json", content)
     return f"""
 {_table(trials)}
 
@@ -78,11 +77,7 @@ def compare_recipes(
 ) -> tuple[str, list[str]]:
     """Compare the winner of a search with the runner-up, then the better one of them with other recipes.
 
-    Args:
-        errors: With fresh seeds, of the best two trials and of other recipes.
-        trials: The names of the best two trials.
-        margin: The largest difference, in held-out images, that doesn't matter.
-        n_images: The number of held-out images.
+    For `errors` and `margin`, see `report`. `trials` are the names of the best two trials.
 
     Returns:
         The name of the better trial (of the first one if that's unknown), and sentences.
@@ -97,16 +92,14 @@ def compare_recipes(
     known = [name for name, values in errors.items() if values]
     intervals = intervals_over_seeds([np.array(errors[name]) for name in known]) if len(known) > 1 else {}
     for other in known[1:] if best in known else []:
-        apart = Difference(
-            float(np.mean(errors[best]) - np.mean(errors[other])),
-            intervals[known.index(best), known.index(other)],
-            over_seeds_and_images=None,
-        )
-        reason = "Each needs two runs with different results."
-        if apart.over_seeds is not None:
-            reason = over_seeds(best, other, apart, margin, f"{n_images:,} held-out images")
-        sentences.append(f"{headline(best, other, apart, margin, n_images)} {reason}")
-        if other in trials and verdict(apart, margin) == BETTER and apart.mean > 0:
+        mean = float(np.mean(errors[best]) - np.mean(errors[other]))
+        interval = intervals[known.index(best), known.index(other)]
+        difference = Difference(mean, interval, over_seeds_and_images=None)
+        details = "Each needs two runs with different results."
+        if interval is not None:
+            details = over_seeds(best, other, difference, margin, f"{n_images:,} held-out images")
+        sentences.append(f"{headline(best, other, difference, margin, n_images)} {details}")
+        if other in trials and verdict(difference, margin) == BETTER and mean > 0:
             best = other
     return best, sentences
 

@@ -72,7 +72,7 @@ def train_held_out(
     Args:
         parser: The parser of ``fit``.
         settings: Those of ``fit``.
-        seed: Takes the place of their seed.
+        seed: Takes the place of the seed in `settings`.
         folder: Of the run. It must be a new one.
         callbacks: Added to those of every training.
 
@@ -92,8 +92,9 @@ def train_held_out(
         raise UserError(f"{folder} exists, but its search doesn't know it. Choose another --name.") from error
     built.trainer.logger = None  # that of this package
     built.trainer.enable_progress_bar = built.trainer.enable_model_summary = False
+    user_callbacks = as_list(built.trainer.callbacks)
     # Checkpoints are saved only beside those of a callback of the user.
-    built.trainer.enable_checkpointing = any(isinstance(one, Checkpoint) for one in as_list(built.trainer.callbacks))
+    built.trainer.enable_checkpointing = any(isinstance(callback, Checkpoint) for callback in user_callbacks)
     trainer = training_trainer(parser, config, built, save_best=False, run=Run(folder), callbacks=callbacks)
     fit(trainer, network, data, None)
     trainer.logger = None  # the curves are complete

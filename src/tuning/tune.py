@@ -59,7 +59,6 @@ def tune(
         output: Folder of all searches.
         storage: A journal file or the URL of a database. Default: an SQLite file in the folder of the search.
     """
-    from src.tuning.ranges import read_ranges
     from src.tuning.search import Search
     from src.tuning.study import open_study
 
@@ -68,8 +67,7 @@ def tune(
     if settings.model is None:
         raise UserError("Name a network: --config configs/lenet5.yaml, or --model LeNet5")
     check_folder_name(name)
-    ranges = read_ranges(search)
-    others = _check(fit_parser, settings, search, ranges, against or [])
+    ranges, others = _check(fit_parser, settings, search, against or [])
     facts = recipe_of(settings, fit_parser) | {"--seeds": seeds}
     facts |= {f"range of {setting}": written for setting, written in ranges.items()}
     folder = output / (name or short_name(settings.model.class_path).lower())
@@ -79,12 +77,13 @@ def tune(
 
 
 def _check(
-    parser: LightningArgumentParser, settings: Namespace, search: Path, ranges: "Ranges", against: list[Path]
-) -> dict[str, Namespace]:
-    """Refuse settings with which the search would fail. Returns those of the other recipes, by their names."""
-    from src.tuning.ranges import check_ranges
+    parser: LightningArgumentParser, settings: Namespace, search: Path, against: list[Path]
+) -> "tuple[Ranges, dict[str, Namespace]]":
+    """Read the search file and the other recipes. Refuses settings with which the search would fail."""
+    from src.tuning.ranges import check_ranges, read_ranges
     from src.tuning.trial import check_settings
 
+    ranges = read_ranges(search)
     check_settings(parser, settings)
     check_ranges(search, ranges, parser, settings)
     others = {str(path): parser.parse_args([f"--config={path}"]) for path in against}
@@ -94,7 +93,7 @@ def _check(
         for shared in settings_with(Role.SEARCH):
             other[shared] = settings[shared]
         check_settings(parser, other)
-    return others
+    return ranges, others
 
 
 def _run(

@@ -52,11 +52,11 @@ def test_shift_moves_by_whole_pixels_in_four_directions(step: int) -> None:
         DISC[0].roll((rows, columns), (0, 1))
         for rows, columns in ((0, pixels), (0, -pixels), (pixels, 0), (-pixels, 0))
     ]
-    found = {
+    moves = {
         index for image in corrupt(DISC, "shift", step) for index in range(4) if torch.equal(image, expected[index])
     }
-    assert found == {0, 1, 2, 3}
-    assert all(any(torch.equal(image, one) for one in expected) for image in corrupt(DISC, "shift", step))
+    assert moves == {0, 1, 2, 3}
+    assert all(any(torch.equal(image, moved) for moved in expected) for image in corrupt(DISC, "shift", step))
 
 
 def test_shift_fills_with_zeros() -> None:

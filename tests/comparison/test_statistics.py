@@ -67,13 +67,13 @@ def test_a_planted_difference_is_found_as_often_as_the_power_says() -> None:
     scores = laboratory.images(better_by=0.12)
     many = [laboratory.train(score_M, 2000).sum(axis=1) for score_M in scores]
     difference, spreads = many[0].mean() - many[1].mean(), (many[0].std(), many[1].std())
-    found = []
+    called_better = []
     for _ in range(1000):
         wrong = [laboratory.train(score_M, 5) for score_M in scores]
-        found.append(statistics.verdict(statistics.differences(wrong, [(0, 1)])[0], margin=10) == BETTER)
+        called_better.append(statistics.verdict(statistics.differences(wrong, [(0, 1)])[0], margin=10) == BETTER)
     expected = statistics.power(difference, spreads, (5, 5))
     assert 0.3 < expected < 0.9  # else there would be nothing to find out
-    assert np.mean(found) == pytest.approx(expected, abs=0.04)
+    assert np.mean(called_better) == pytest.approx(expected, abs=0.04)
 
 
 def test_two_networks_get_welchs_interval() -> None:
@@ -158,8 +158,8 @@ def test_power_is_the_share_of_simulated_experiments(
 ) -> None:
     random = np.random.default_rng(0)
     a, b = (random.normal(mean, sd, (20_000, n)) for mean, sd, n in zip((difference, 0), spreads, runs, strict=True))
-    found = stats.ttest_ind(a, b, axis=1, equal_var=False).pvalue < 0.05
-    assert statistics.power(difference, spreads, runs) == pytest.approx(found.mean(), abs=0.03)  # it knows the spreads
+    significant = stats.ttest_ind(a, b, axis=1, equal_var=False).pvalue < 0.05
+    assert statistics.power(difference, spreads, runs) == pytest.approx(significant.mean(), abs=0.03)
 
 
 def test_smallest_difference_and_runs_needed_reach_80_percent() -> None:

@@ -31,8 +31,8 @@ STROKES = {  # points x, y from the middle of the canvas, in pixels
 @pytest.fixture(scope="module")
 def networks(lenet5_run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A network that can read, and one that has hardly learned. For the screenshot: version_0 of both in RUNS."""
-    if given := os.environ.get("RUNS"):
-        runs = [Path(given).resolve() / name / "version_0" for name in ("lenet5", "cnn")]
+    if existing := os.environ.get("RUNS"):
+        runs = [Path(existing).resolve() / name / "version_0" for name in ("lenet5", "cnn")]
     else:
         folder = tmp_path_factory.mktemp("networks")
         limits = {"train": 120, "val": 1, "test": 1}
@@ -50,12 +50,12 @@ class Demo:
         browser.get(address)
         self.canvas = self.wait(lambda: browser.find_elements("css selector", "canvas"))[0]
 
-    def wait(self, found: Callable[[], Any]) -> Any:
+    def wait(self, condition: Callable[[], Any]) -> Any:
         from selenium.common.exceptions import StaleElementReferenceException
         from selenium.webdriver.support.ui import WebDriverWait
 
         waiting = WebDriverWait(self.browser, 60, ignored_exceptions=[StaleElementReferenceException])
-        return waiting.until(lambda _: found())
+        return waiting.until(lambda _: condition())
 
     def click(self, text: str) -> None:
         self.browser.find_element("xpath", f"//button[normalize-space()='{text}']").click()

@@ -83,10 +83,10 @@ def test_two_networks_answer_side_by_side_each_with_its_normalisation(
     mnist: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    one, other = (str(folder / "checkpoints" / "last.ckpt") for folder in (lenet5_run, tiny_run))
+    first, second = (str(folder / "checkpoints" / "last.ckpt") for folder in (lenet5_run, tiny_run))
     x_NCHW = MNIST(mnist, train=False).data[:5].unsqueeze(1) / 255
     expected = {}
-    for network, checkpoint, x in ((LeNet5(), one, x_NCHW), (Tiny(), other, (x_NCHW - 0.1307) / 0.3081)):
+    for network, checkpoint, x in ((LeNet5(), first, x_NCHW), (Tiny(), second, (x_NCHW - 0.1307) / 0.3081)):
         network.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
         with torch.no_grad():
             expected["/".join(Path(checkpoint).parts[-4:-2])] = network.eval()(x).softmax(1)
@@ -102,7 +102,7 @@ def test_two_networks_answer_side_by_side_each_with_its_normalisation(
         return draw(tiles, *args, **kwargs)
 
     monkeypatch.setattr(plots, "digit_sheet", record)
-    outcome = cli("predict", f"--ckpt_path={one}", "--also", other, *where)
+    outcome = cli("predict", f"--ckpt_path={first}", "--also", second, *where)
     assert outcome.code == 0, outcome.err
     rows = list(csv.DictReader((lenet5_run / "predictions.csv").open()))
     assert [row["file"] for row in rows] == [str(pictures / f"{number}.png") for number in range(5)]
@@ -159,7 +159,7 @@ def test_unreadable_files_are_named_and_the_others_are_predicted(
     assert outcome.err.splitlines()[-1] == "error: 6 of 17 could not be predicted; the table gives the reasons."
     assert "Traceback" not in outcome.err and "\x1b[31m" not in outcome.out
     assert "11 predictions" in outcome.out.splitlines()[-1]
-    reasons = {
+    problems = {
         "text.png": "This is not a picture",
         "cut.png": "damaged or incomplete",
         "white.png": "No digit stands out",
@@ -173,9 +173,9 @@ def test_unreadable_files_are_named_and_the_others_are_predicted(
     assert list(rows) == list(data) and len(rows) == 17
     for name, row in rows.items():
         (line,) = [line for line in outcome.out.splitlines() if line.startswith(f"{name} ")]
-        reason = reasons.get(Path(name).name)
-        if reason:
-            assert reason in row["error"] and reason in line and row["digit"] == ""
+        problem = problems.get(Path(name).name)
+        if problem:
+            assert problem in row["error"] and problem in line and row["digit"] == ""
             assert data[name]["answers"] == {}
         else:
             assert row["error"] == "" and row["digit"] in "0123456789"
@@ -220,8 +220,8 @@ def test_pictures_are_for_predict_alone(cli: RunCLI) -> None:
 def test_two_devices_give_the_predictions_of_one(cli: RunCLI, lenet5_run: Path, pictures: Path, tmp_path: Path) -> None:
     train(tmp_path, "--config=configs/cnn.yaml", *SHORT, "--trainer.limit_test_batches=2")
     cnn_run = tmp_path / "lightning_logs" / "cnn" / "version_0"
-    one, other = (str(folder / "checkpoints" / "last.ckpt") for folder in (lenet5_run, cnn_run))
-    command = ["predict", f"--ckpt_path={one}", "--also", other, "--data.images", str(pictures)]
+    first, second = (str(folder / "checkpoints" / "last.ckpt") for folder in (lenet5_run, cnn_run))
+    command = ["predict", f"--ckpt_path={first}", "--also", second, "--data.images", str(pictures)]
     assert cli(*command).code == 0
     alone = np.loadtxt(lenet5_run / "predictions.csv", delimiter=",", skiprows=1, usecols=range(1, 7))
     (lenet5_run / "predictions.csv").unlink()

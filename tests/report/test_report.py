@@ -51,8 +51,8 @@ def test_robustness_has_a_section_if_the_runs_were_tested_on_corrupted_images(
     comparison: Comparison, tmp_path: Path
 ) -> None:
     contenders = [contender(name, CNN(), LABELS, runs_with((40, 44), seed=0)) for name in ("One", "Other")]
-    for one in contenders:
-        one.robustness_SCL = np.full((2, 8, 5), 0.1)
+    for network in contenders:
+        network.robustness_SCL = np.full((2, 8, 5), 0.1)
     page = write_report(compared(contenders, folder=tmp_path)).read_text()
     assert "<h2>Robustness</h2>" in page
     assert page.count("<img") == N_FIGURES + 1
@@ -104,7 +104,7 @@ def test_picture_and_table_of_five_networks_are_the_first_that_one_sees(
         contender(name, CNN(), LABELS, runs_with(errors, seed))
         for seed, (name, errors) in enumerate((sizes | {"LeNet5 (batch_size 64, lr 0.002)": (41, 50, 60)}).items())
     ]
-    for run in (run for one in contenders for run in one.runs):
+    for run in (run for network in contenders for run in network.runs):
         run.results.update(parameters=1_199_882, train_seconds=602.0)
     page = write_report(compared(contenders, folder=tmp_path))
     screen = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}

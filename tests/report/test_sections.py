@@ -27,8 +27,10 @@ def test_errors(numbers: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("limit", [{}, {"trainer.limit_val_batches": 1}, {"trainer.limit_val_batches": 0.5}])
 def test_epochs_that_were_not_validated_on_all_images_are_not_counted(limit: dict[str, Any]) -> None:
-    one = contender("One", CNN(), LABELS, runs_with((40, 44), seed=0), {"data.val_size": 0} | limit, (0.5, 0.9, 0.95))
-    last = curves.last_epochs(one)
+    network = contender(
+        "One", CNN(), LABELS, runs_with((40, 44), seed=0), {"data.val_size": 0} | limit, (0.5, 0.9, 0.95)
+    )
+    last = curves.last_epochs(network)
     assert (last is None) == bool(limit)
 
 
@@ -46,10 +48,10 @@ def test_confusion_and_digits(numbers: dict[str, Any], comparison: Comparison) -
 
 def test_images_wrong_in_every_run(numbers: dict[str, Any], comparison: Comparison) -> None:
     always: dict[str, set[int]] = {}
-    for one in comparison.contenders:
-        for probabilities_NK in one.probabilities_SNK:
+    for network in comparison.contenders:
+        for probabilities_NK in network.probabilities_SNK:
             wrong = set(np.flatnonzero(probabilities_NK.argmax(axis=1) != LABELS).tolist())
-            always[one.name] = always.get(one.name, wrong) & wrong
+            always[network.name] = always.get(network.name, wrong) & wrong
     listed = {tuple(group["networks"]): set(group["images"]) for group in numbers["always_wrong"]}
     expected = {
         ("CNN", "LeNet5"): always["LeNet5"] & always["CNN"],
@@ -63,8 +65,8 @@ def test_images_wrong_in_every_run(numbers: dict[str, Any], comparison: Comparis
 def test_another_data_set_has_its_names_and_no_published_runs(comparison: Comparison) -> None:
     names = [f"<{letter}>" for letter in "ABCDEFGHIJ"]
     contenders = [
-        contender(one.name, one.trained, LABELS, list(one.probabilities_SNK), {"data.classes": names})
-        for one in comparison.contenders
+        contender(network.name, network.trained, LABELS, list(network.probabilities_SNK), {"data.classes": names})
+        for network in comparison.contenders
     ]
     comparison = compared(contenders, names)
     numbers = collect_numbers(comparison)
@@ -115,10 +117,10 @@ def test_confidence(numbers: dict[str, Any], comparison: Comparison) -> None:
         confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == LABELS
         in_bin = [(confidence > low / 15) & (confidence <= (low + 1) / 15) for low in range(15)]
         ece.append(sum(b.mean() * abs(right[b].mean() - confidence[b].mean()) for b in in_bin if b.any()))
-    found = numbers["networks"][0]["confidence"]
+    calibration = numbers["networks"][0]["confidence"]
     for name, expected in (("nll", nll), ("brier", brier), ("ece", ece)):
-        assert found[name]["mean"] == pytest.approx(np.mean(expected), rel=1e-4)
-        assert found[name]["sd"] == pytest.approx(np.std(expected, ddof=1), rel=1e-2, abs=1e-6)
+        assert calibration[name]["mean"] == pytest.approx(np.mean(expected), rel=1e-4)
+        assert calibration[name]["sd"] == pytest.approx(np.std(expected, ddof=1), rel=1e-2, abs=1e-6)
     assert sum(numbers["networks"][0]["reliability"]["counts"]) == pytest.approx(IMAGES)
     assert sum(numbers["networks"][0]["reliability"]["right"]) == pytest.approx(IMAGES - 33)
 
@@ -130,10 +132,10 @@ def test_times_of_the_trainings(numbers: dict[str, Any]) -> None:
 
 
 def test_robustness_has_a_band_over_the_runs() -> None:
-    one = contender("One", CNN(), LABELS, runs_with((40, 44, 41), seed=0))
-    assert robustness.of_contender(one) is None
-    one.robustness_SCL = np.stack([np.full((8, 5), rate) for rate in (0.1, 0.2, 0.3)])
-    rates = robustness.of_contender(one)
+    network = contender("One", CNN(), LABELS, runs_with((40, 44, 41), seed=0))
+    assert robustness.of_contender(network) is None
+    network.robustness_SCL = np.stack([np.full((8, 5), rate) for rate in (0.1, 0.2, 0.3)])
+    rates = robustness.of_contender(network)
     assert rates is not None
     assert rates["overall"]["mean"] == pytest.approx(0.2)
     shift = rates["corruptions"]["shift"]
@@ -144,8 +146,10 @@ def test_only_sets_of_networks_that_occur_are_listed() -> None:
     cnn = CNN()
     comparison = compared([contender(f"N{n}", cnn, LABELS, runs_with((20,), seed=n)) for n in range(30)])
     sets = errors.always_wrong(comparison.contenders)
-    expected = {int(image) for one in comparison.contenders for image in np.flatnonzero(one.wrong_SN[0])}
+    expected = {int(image) for network in comparison.contenders for image in np.flatnonzero(network.wrong_SN[0])}
     assert sorted(image for group in sets for image in group["images"]) == sorted(expected)
     for group in sets:
         for image in group["images"]:
-            assert group["networks"] == [one.name for one in comparison.contenders if one.wrong_SN[0, image]]
+            assert group["networks"] == [
+                network.name for network in comparison.contenders if network.wrong_SN[0, image]
+            ]

@@ -17,8 +17,8 @@ from tests.conftest import train
 @pytest.fixture(scope="session")
 def runs(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two runs of two short epochs, LeNet5 and CNN. For the screenshot: version_0 of both in the folder RUNS."""
-    if given := os.environ.get("RUNS"):
-        return [Path(given).resolve() / name / "version_0" for name in ("lenet5", "cnn")]
+    if existing := os.environ.get("RUNS"):
+        return [Path(existing).resolve() / name / "version_0" for name in ("lenet5", "cnn")]
     folder = tmp_path_factory.mktemp("runs")
     short = [f"--trainer.limit_{name}_batches={batches}" for name, batches in (("train", 5), ("val", 2), ("test", 4))]
     for name in ("lenet5", "cnn"):

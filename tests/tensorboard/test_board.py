@@ -38,8 +38,8 @@ def read(folder: Path) -> EventAccumulator:
 
 def texts(run: Path) -> dict[str, list[str]]:
     events = read(run / "train")
-    found = {tag: events.Tensors(tag) for tag in events.Tags()["tensors"] if tag.startswith("run/")}
-    return {tag: [make_ndarray(event.tensor_proto)[0].decode() for event in events] for tag, events in found.items()}
+    tensors = {tag: events.Tensors(tag) for tag in events.Tags()["tensors"] if tag.startswith("run/")}
+    return {tag: [make_ndarray(event.tensor_proto)[0].decode() for event in events] for tag, events in tensors.items()}
 
 
 def steps_of_pictures(folder: Path) -> dict[str, list[int]]:
@@ -98,7 +98,7 @@ def test_features_that_are_too_many_keep_their_distances(tmp_path: Path) -> None
             write_features(writer, features_NF, images_NHW, labels_N, labels_N, ["a", "b"], epoch=3)
     written = torch.from_numpy(np.loadtxt(tmp_path / "00003" / "features" / "tensors.tsv", dtype=np.float32))
     assert written.shape[1] <= 128
-    distances = [torch.cdist(found, found) for found in (written, features_NF)]
+    distances = [torch.cdist(features, features) for features in (written, features_NF)]
     torch.testing.assert_close(*distances, rtol=1e-3, atol=0.05)
 
 
@@ -227,7 +227,7 @@ def test_a_resume_writes_nothing_twice(cli: RunCLI) -> None:
     whole = {tag: before.Histograms(tag) for tag in before.Tags()["histograms"]}
     (run / "results.json").unlink()  # as if it had been stopped in the test, after everything was written
     assert cli("fit", f"--resume={run}", "--tensorboard.confusion=false").code == 0
-    assert {tag: len(found) for tag, found in texts(run).items()} == {
+    assert {tag: len(written) for tag, written in texts(run).items()} == {
         f"run/{name}/text_summary": 1 for name in ("config", "layers", "machine")
     }
     after = read(run / "train")

@@ -19,7 +19,7 @@ const skipped = ["STYLE", "SCRIPT", "TEMPLATE", "DOM-MODULE"];
 const children = node => [...(node.shadowRoot?.childNodes ?? []), ...node.childNodes];
 const all = node => skipped.includes(node.nodeName) ? [] : [node, ...children(node).flatMap(all)];
 """
-WORDS = WALK + "return all(document.body).filter(n => n.nodeType === 3).map(n => n.data.trim()).filter(Boolean)"
+TEXTS = WALK + "return all(document.body).filter(n => n.nodeType === 3).map(n => n.data.trim()).filter(Boolean)"
 ELEMENTS = WALK + "return all(document.body).filter(n => n.nodeType === 1 && n.matches(arguments[0]))"
 
 
@@ -45,17 +45,17 @@ class Page:
             ignored = [StaleElementReferenceException]
             WebDriverWait(self.browser, 30, ignored_exceptions=ignored).until(lambda _: condition())
         except TimeoutException:
-            pytest.fail(f"The page shows {self.words()}")
+            pytest.fail(f"The page shows {self.texts()}")
 
-    def words(self) -> list[str]:
-        return self.browser.execute_script(WORDS)
+    def texts(self) -> list[str]:
+        return self.browser.execute_script(TEXTS)
 
     def elements(self, selector: str) -> list[Any]:
         return self.browser.execute_script(ELEMENTS, selector)
 
     def shows(self, *texts: str) -> bool:
-        words = "\n".join(self.words())
-        return all(text in words for text in texts)
+        page_text = "\n".join(self.texts())
+        return all(text in page_text for text in texts)
 
 
 def test_accuracy_and_loss_of_ten_runs_are_the_first_that_one_sees(tensorboard_of_ten_runs: str, browser: Any) -> None:
@@ -103,12 +103,12 @@ def test_both_curves_of_both_runs_are_in_one_chart_of_accuracy_and_one_of_loss(
 
 def colours(card: Any) -> dict[str, tuple[int, ...]]:
     """Return the colour of each curve, by the names in the table below the chart."""
-    found = {}
+    by_name = {}
     for row in card.find_elements("css selector", "tb-data-table-content-row"):
         name = text(row.find_elements("css selector", ".cell")[1])
         style = row.find_element("css selector", ".row-circle span").value_of_css_property("background-color")
-        found[name] = tuple(int(part) for part in style.partition("(")[2].rstrip(")").split(",")[:3])
-    return found
+        by_name[name] = tuple(int(part) for part in style.partition("(")[2].rstrip(")").split(",")[:3])
+    return by_name
 
 
 def width_of_line(card: Any, colour: tuple[int, ...]) -> float:
@@ -152,7 +152,7 @@ def test_the_projector_draws_the_digits(tensorboard: str, runs: list[Path], brow
 
         def digits() -> float:
             """The fraction of black pixels: the background of the digits. The page is white."""
-            canvas = max(page.elements("canvas"), key=lambda found: found.rect["width"])
+            canvas = max(page.elements("canvas"), key=lambda canvas: canvas.rect["width"])
             pixels = np.asarray(Image.open(io.BytesIO(canvas.screenshot_as_png)).convert("L"))
             return float((pixels < 8).mean())
 
@@ -169,7 +169,7 @@ def test_runs_are_sorted_by_test_accuracy(tensorboard: str, runs: list[Path], br
     by_accuracy = sorted(accuracy, key=lambda name: accuracy[name])
     page = Page(browser, f"{tensorboard}/#hparams")
     page.wait(lambda: page.shows(*accuracy, "test.curves/accuracy", "Descending"))
-    assert [name for name in page.words() if name in ("model", "batch_size", "seed")][0] == "model"  # it differs
+    assert [name for name in page.texts() if name in ("model", "batch_size", "seed")][0] == "model"  # it differs
     for direction, expected in (("Ascending", by_accuracy), ("Descending", by_accuracy[::-1])):
         for choice in ("test.curves/accuracy", direction):
             item = next(item for item in page.elements("paper-item") if text(item) == choice)  # the first menu sorts

@@ -15,10 +15,10 @@ def training_images(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A data folder without the test images."""
     folder = tmp_path_factory.mktemp("training_images")
     (folder / "MNIST" / "raw").mkdir(parents=True)
-    found = sorted((mnist / "MNIST" / "raw").glob("train-*"))
-    for path in found:
+    paths = sorted((mnist / "MNIST" / "raw").glob("train-*"))
+    for path in paths:
         (folder / "MNIST" / "raw" / path.name).symlink_to(path.resolve())
-    assert found
+    assert paths
     return folder
 
 

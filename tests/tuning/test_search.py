@@ -94,10 +94,10 @@ def test_the_test_images_are_never_read(killed: Path, training_images: Path) -> 
 
 
 def test_the_printed_command_trains_as_the_best_trial_did(killed: Path, cli: RunCLI, mnist: Path) -> None:
-    found = re.search(r"^Train the best: python -m src (.+)$", (killed.parent / "last.log").read_text(), re.MULTILINE)
-    assert found
+    command = re.search(r"^Train the best: python -m src (.+)$", (killed.parent / "last.log").read_text(), re.MULTILINE)
+    assert command
     limits = ("--trainer.limit_train_batches=20", "--trainer.limit_test_batches=1", "--data.val_size=500")
-    outcome = cli(*shlex.split(found[1]), CURVES_ALONE, *limits, f"--data.data_dir={mnist}")
+    outcome = cli(*shlex.split(command[1]), CURVES_ALONE, *limits, f"--data.data_dir={mnist}")
     assert outcome.code == 0, outcome.err
     results = json.loads((outcome.run / "results.json").read_text())
     best = study(killed).trials[int(re.findall(r"^# Trial (\d+) of", (killed / "best.yaml").read_text())[0])]
@@ -130,7 +130,7 @@ def test_tensorboard_shows_the_search_as_table_and_parallel_coordinates(killed: 
         page = Page(browser, f"{address}/#hparams")
         names = [f"trials/trial_{trial.number:03d}" for trial in with_result(killed, *ENDED)]
         page.wait(lambda: page.shows(*names, *SETTINGS, "held_out_errors"))
-        shown = {float(word) for word in page.words() if re.fullmatch(r"\d+\.\d+", word)}
+        shown = {float(word) for word in page.texts() if re.fullmatch(r"\d+\.\d+", word)}
         assert {trial.value for trial in complete} <= shown
         view = next(tab for tab in page.elements("paper-tab") if text(tab) == "PARALLEL COORDINATES VIEW")
         browser.execute_script("arguments[0].click()", view)

@@ -45,19 +45,15 @@ def time_inference(networks: dict[str, Classifier]) -> dict[str, dict[str, Any]]
     The networks take turns, so that other load on the machine affects all of them.
     """
     threads = torch.get_num_threads()
-    latency: dict[str, list[float]] = {name: [] for name in networks}
-    throughput: dict[str, list[float]] = {name: [] for name in networks}
+    measured: dict[str, Any] = {name: {"latency_microseconds": [], "images_per_second": []} for name in networks}
     for _ in range(ROUNDS):
         for name, network in networks.items():
-            latency[name].append(1e6 * _seconds(network, 1, num_threads=1))
-            throughput[name].append(IMAGES_AT_ONCE / _seconds(network, IMAGES_AT_ONCE, num_threads=threads))
+            measured[name]["latency_microseconds"].append(1e6 * _seconds(network, 1, num_threads=1))
+            seconds = _seconds(network, IMAGES_AT_ONCE, num_threads=threads)
+            measured[name]["images_per_second"].append(IMAGES_AT_ONCE / seconds)
     return {
-        name: {
-            "latency_microseconds": median_and_range(latency[name]),
-            "images_per_second": median_and_range(throughput[name]),
-            "threads": threads,
-        }
-        for name in networks
+        name: {quantity: median_and_range(values) for quantity, values in rounds.items()} | {"threads": threads}
+        for name, rounds in measured.items()
     }
 
 
