@@ -45,8 +45,8 @@ def digit_sheet(
     Args:
         tiles: The digits, all of one size.
         networks: Names for the legend. Without them, the answers are those of one network and need no colours.
-        title: Of the whole figure.
-        columns: Digits in a row.
+        title: The title of the figure.
+        columns: How many digits a row has.
         tile_width: Width of a digit with its gap, in inches.
         colormap: "gray_r" for dark digits on a light background, "gray" for the opposite.
     """

@@ -16,9 +16,9 @@ from src.comparison.groups import (
     data_differences,
     early_stops,
     find_groups,
+    list_left_out,
     merge,
     name_apart,
-    with_left_out,
 )
 from src.comparison.planned import PlannedRuns, fix_number, train_missing
 from src.comparison.result import Comparison, Contender
@@ -129,4 +129,4 @@ def _require_two(groups: Sequence[Group], left_out: LeftOut) -> None:
         problem = "No finished runs to compare."
         if groups:
             problem = f"There is only {groups[0].name} to compare. Name runs of two networks or more."
-        raise UserError(with_left_out(problem, left_out))
+        raise UserError("\n".join([problem, *list_left_out(left_out)]))

@@ -43,7 +43,8 @@ def find_groups(folders: list[Path]) -> tuple[list[Group], LeftOut]:
         left_out |= problems
         finished = [run for run in runs if run.folder not in problems]
         if not finished:
-            raise UserError(with_left_out(f"There is no finished run below {folder}. Train one with fit.", problems))
+            problem = f"There is no finished run below {folder}. Train one with fit."
+            raise UserError("\n".join([problem, *list_left_out(problems)]))
         for model in dict.fromkeys(run.results["model"] for run in finished):
             by_recipe: list[Group] = []
             for run in finished:
@@ -141,6 +142,6 @@ def problem_of(run: Run) -> str | None:
     return None
 
 
-def with_left_out(problem: str, left_out: LeftOut) -> str:
-    """Return the message of an error with a line for each run that is left out."""
-    return "\n".join([problem, *(f"Left out: {folder}: {why}" for folder, why in left_out.items())])
+def list_left_out(left_out: LeftOut) -> list[str]:
+    """Return a line for each run that is left out."""
+    return [f"Left out: {folder}: {problem}" for folder, problem in left_out.items()]

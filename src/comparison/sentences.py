@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from src.comparison.groups import list_left_out
 from src.comparison.result import FEW, Comparison, Contender, Pair
 from src.comparison.statistics import BETTER, SAME, Difference, Interval, summary, verdict
 
@@ -15,16 +16,14 @@ ONLY_THE_BEST = f"With more than {FEW} networks, only the pairs of the one with 
 def summarise(comparison: Comparison) -> str:
     """Return what is left out, the table of the networks, the verdict on each pair and the notes, for a terminal."""
     contenders, pairs = comparison.contenders, comparison.pairs
-    left_out = [f"Left out: {folder}: {why}" for folder, why in comparison.left_out.items()]
     verdicts = sentences(pairs[0])
     if len(contenders) > 2:
         n_images = len(comparison.labels_N)
         verdicts = [headline(pair.a.name, pair.b.name, pair.difference, pair.margin, n_images) for pair in pairs]
         verdicts += [] if comparison.shows_all_pairs else [ONLY_THE_BEST]
         verdicts += [ONE_RUN] if any(len(contender.runs) == 1 for contender in contenders) else []
-    return "\n\n".join(
-        "\n".join(part) for part in (left_out, [_overview(comparison)], verdicts, comparison.notes) if part
-    )
+    parts = (list_left_out(comparison.left_out), [_overview(comparison)], verdicts, comparison.notes)
+    return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
 def _overview(comparison: Comparison) -> str:

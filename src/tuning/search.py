@@ -20,7 +20,7 @@ from torch.utils.tensorboard.summary import hparams
 from src.runs.folder import LOCK
 from src.runs.recipe import recipe_of
 from src.system.errors import UserError
-from src.system.files import locked, write_whole
+from src.system.files import locked, write_json
 from src.tuning.ranges import Ranges, as_args, choose
 from src.tuning.study import finished, ranked
 from src.tuning.trial import Pruning, describe_failure, train_held_out
@@ -94,14 +94,14 @@ class Search:
                 writer.file_writer.add_summary(part)
             if is_complete:
                 writer.add_scalar("held_out_errors", trial.value, 0)
-        done, best = finished(study), ranked(study)[:1]
-        if len(done) >= self.n_trials:
+        n_finished, best = len(finished(study)), ranked(study)[:1]
+        if n_finished >= self.n_trials:
             study.stop()
-        ended = f"failed: {trial.user_attrs.get('reason')}"
+        outcome = f"failed: {trial.user_attrs.get('reason')}"
         if trial.value is not None:
-            ended = f"{'' if is_complete else 'pruned with '}{trial.value:g} errors"
+            outcome = f"{'' if is_complete else 'pruned with '}{trial.value:g} errors"
         of_best = f"; best: {best[0].value:g} errors, trial {best[0].number}" if best else ""
-        print(f"Trial {trial.number} ({len(done)} of {self.n_trials}): {ended}{of_best}", flush=True)
+        print(f"Trial {trial.number} ({n_finished} of {self.n_trials}): {outcome}{of_best}", flush=True)
 
     def train_fresh(self, recipes: dict[str, Namespace], n_seeds: int) -> dict[str, list[int]]:
         """Train recipes with seeds that the search did not use, as the result of the best trial is partly chance.
@@ -133,12 +133,12 @@ class Search:
             if result.exists():
                 errors = json.loads(result.read_text())
                 return errors
-            new = folder / f"run_{len(list(folder.glob('run_*')))}"  # the others were killed
+            run = folder / f"run_{len(list(folder.glob('run_*')))}"  # the others were killed
             try:
-                errors, _ = train_held_out(self.parser, settings, seed, new)
-                ended = f"{errors} errors"
+                errors, _ = train_held_out(self.parser, settings, seed, run)
+                outcome = f"{errors} errors"
             except Exception as error:  # a network of the user can raise any
-                errors, ended = None, f"failed: {describe_failure(error)}"
-            write_whole(result, json.dumps(errors).encode())
-        print(f"Fresh seed {seed} of {name}: {ended}", flush=True)
+                errors, outcome = None, f"failed: {describe_failure(error)}"
+            write_json(result, errors)
+        print(f"Fresh seed {seed} of {name}: {outcome}", flush=True)
         return errors

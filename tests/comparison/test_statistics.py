@@ -159,6 +159,7 @@ def test_power_is_the_share_of_simulated_experiments(
     random = np.random.default_rng(0)
     a, b = (random.normal(mean, sd, (20_000, n)) for mean, sd, n in zip((difference, 0), spreads, runs, strict=True))
     significant = stats.ttest_ind(a, b, axis=1, equal_var=False).pvalue < 0.05
+    # `power` takes the spreads as known; the test estimates them.
     assert statistics.power(difference, spreads, runs) == pytest.approx(significant.mean(), abs=0.03)
 
 
