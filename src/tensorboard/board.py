@@ -17,9 +17,8 @@ from torch.utils.tensorboard import SummaryWriter
 from src import plots
 from src.system.machine import describe_machine
 from src.system.processes import GatheredLogits
-from src.tensorboard import projector
 from src.tensorboard.logger import RunLogger
-from src.tensorboard.network import copy_network, graph, predict
+from src.tensorboard.network import PROJECTED, copy_network, graph, predict, write_features
 
 BINS = 64  # of a histogram; TensorBoard draws 30
 
@@ -118,15 +117,14 @@ class TensorBoard(GatheredLogits):
             for label, name in enumerate(classes):
                 writer.add_pr_curve(f"test/{name}", labels_N == label, probabilities_NK[:, label], epoch)
         if self.projector:
-            chosen = slice(projector.IMAGES)
+            images_NHW, labels_N = images_NHW[:PROJECTED], labels_N[:PROJECTED]
             with _without_effect_on_training(pl_module):
-                probabilities_NK, features_NF = predict(pl_module, data.preprocess(images_NHW[chosen]))
+                probabilities_NK, features_NF = predict(pl_module, data.preprocess(images_NHW))
                 if features_NF is None:
                     rank_zero_warn(f"{type(pl_module).__name__} has no linear layer, so there is no PROJECTOR tab.")
                 else:
                     answers_N = probabilities_NK.argmax(dim=1)
-                    tensors = features_NF, images_NHW[chosen], labels_N[chosen], answers_N
-                    projector.write_features(writer, *tensors, classes, epoch)
+                    write_features(writer, features_NF, images_NHW, labels_N, answers_N, classes, epoch)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from src.data.source import read_mnist
 from src.report.page import FIGURES
 from src.runs.answers import write_answers
 from src.runs.folder import Run
-from tests.comparison.made_up import make_runs
+from tests.comparison.made_up import TIMING, make_runs
 from tests.conftest import NO_TABS, ROOT, RunCLI, files
 from tests.forks import Fork, command_line_with_forked_trainings
 
@@ -156,9 +156,7 @@ def test_images(mnist: Path) -> tuple[Tensor, Tensor]:
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither figures nor times, which take seconds."""
     monkeypatch.setattr("src.report.page.draw_figures", lambda *args: dict.fromkeys(FIGURES, b""))
-    known = {"median": 1.0, "low": 1.0, "high": 1.0}
-    timing = {"latency_microseconds": known, "images_per_second": known, "threads": 2}
-    monkeypatch.setattr("src.report.sections.cost.time_inference", lambda networks: dict.fromkeys(networks, timing))
+    monkeypatch.setattr("src.report.sections.cost.time_inference", lambda networks: dict.fromkeys(networks, TIMING))
 
 
 def test_bad_runs_are_left_out_by_name(

@@ -20,8 +20,7 @@ from src.runs.network import TrainedNetwork
 from src.runs.recipe import recipe
 from src.tensorboard.board import TensorBoard
 from src.tensorboard.logger import SUB_RUNS
-from src.tensorboard.network import copy_network, predict
-from src.tensorboard.projector import write_features
+from src.tensorboard.network import copy_network, predict, write_features
 from tests.conftest import SHORT_WITH_TABS, RunCLI
 from tests.tiny import Tiny
 
