@@ -14,6 +14,7 @@ import numpy as np
 import optuna
 import pytest
 import yaml
+from optuna.samplers import RandomSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -184,8 +185,10 @@ def troubled(cli: RunCLI, folder: Path, letters: Path, troubles: str, *args: str
 
 
 def test_a_trial_that_fails_does_not_end_the_search_and_no_setting_is_trained_twice(
-    cli: RunCLI, letters: Path, tmp_path: Path
+    cli: RunCLI, letters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    create_study = partial(optuna.create_study, sampler=RandomSampler(seed=0))  # each value comes up
+    monkeypatch.setattr(optuna, "create_study", create_study)
     outcome = troubled(cli, tmp_path, letters, "null, nan, memory, mistake", "--trials=12", "--seeds=2")
     assert outcome.code == 0, outcome.err
     trials = study(tmp_path / "it").get_trials()
