@@ -62,10 +62,6 @@ def tune(
     from src.tuning.search import Search
     from src.tuning.study import open_study
 
-    if search is None:
-        raise UserError("Name the settings to search: --search configs/search.yaml")
-    if settings.model is None:
-        raise UserError("Name a network: --config configs/lenet5.yaml, or --model LeNet5")
     check_folder_name(name)
     ranges, others = _check(fit_parser, settings, search, against or [])
     facts = recipe_of(settings, fit_parser) | {"--seeds": seeds}
@@ -77,12 +73,16 @@ def tune(
 
 
 def _check(
-    parser: LightningArgumentParser, settings: Namespace, search: Path, against: list[Path]
+    parser: LightningArgumentParser, settings: Namespace, search: Path | None, against: list[Path]
 ) -> "tuple[Ranges, dict[str, Namespace]]":
     """Read the search file and the other recipes. Refuses settings with which the search would fail."""
     from src.tuning.ranges import check_ranges, read_ranges
     from src.tuning.trial import check_settings
 
+    if search is None:
+        raise UserError("Name the settings to search: --search configs/search.yaml")
+    if settings.model is None:
+        raise UserError("Name a network: --config configs/lenet5.yaml, or --model LeNet5")
     ranges = read_ranges(search)
     check_settings(parser, settings)
     check_ranges(search, ranges, parser, settings)
