@@ -32,7 +32,7 @@ from src.cli.settings import (
 )
 from src.data import MNISTDataModule
 from src.inference.predictions import predict
-from src.models import Classifier, EpochMetrics
+from src.models import Classifier
 from src.runs.checkpoints import Checkpoint
 from src.runs.folder import Run
 from src.runs.network import import_network, load_weights
@@ -41,6 +41,7 @@ from src.system.machine import speed_up_cpu
 from src.system.signals import Interrupted, signals_raise_interrupted
 from src.tensorboard.board import TensorBoard
 from src.training.callbacks import describe_result
+from src.training.measuring import measuring_of
 from src.training.trainer import evaluation_trainer, train, training_trainer
 
 HELP = {
@@ -168,20 +169,19 @@ class CLI(LightningCLI):
 
     def validate(self, model: Classifier, datamodule: MNISTDataModule) -> None:
         self.trainer.validate(model, datamodule=datamodule, ckpt_path=self.config.validate.ckpt_path, verbose=False)
-        self._print_result("validation", model.val_metrics)
+        self._print_result("validation", "val")
 
     def test(self, model: Classifier, datamodule: MNISTDataModule) -> None:
         self.trainer.test(model, datamodule=datamodule, ckpt_path=self.config.test.ckpt_path, verbose=False)
-        self._print_result("test", model.test_metrics)
+        self._print_result("test", "test")
 
     def predict(self, model: Classifier, datamodule: MNISTDataModule) -> None:
         settings = self.config.predict
         predict(self.trainer, model, datamodule, settings.ckpt_path, settings.also, settings.contact_sheet)
 
-    def _print_result(self, images: str, metrics: EpochMetrics) -> None:
-        result = metrics.compute()  # collective: it reduces over all processes
+    def _print_result(self, images: str, stage: str) -> None:
         if self.trainer.is_global_zero:
-            print(describe_result(type(self.model).__name__, images, result))
+            print(describe_result(type(self.model).__name__, images, measuring_of(self.trainer).newest[stage]))
 
 
 def add_training_options(parser: LightningArgumentParser) -> None:

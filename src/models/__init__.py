@@ -1,8 +1,7 @@
-"""LeNet5 and CNN, their common base class, and their metrics."""
+"""LeNet5 and CNN, and their common base class."""
 
 from src.models.classifier import Classifier
 from src.models.cnn import CNN
 from src.models.lenet5 import LeNet5
-from src.models.metrics import EpochMetrics
 
-__all__ = ["CNN", "Classifier", "LeNet5", "EpochMetrics"]
+__all__ = ["CNN", "Classifier", "LeNet5"]

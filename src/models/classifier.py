@@ -1,20 +1,17 @@
 """The base of all networks: loss, metrics, optimiser and steps."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
-from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from src.models.metrics import EpochMetrics
 from src.system.errors import UserError
-from src.system.processes import gather, pick_by_rank
 
 Batch = tuple[Tensor, Tensor, float]  # images (N, C, H, W), labels (N,), weight of each image in the loss
 
@@ -64,8 +61,7 @@ class Classifier(LightningModule, ABC):
         self.betas = betas
         self.schedule = schedule
         self.label_smoothing = label_smoothing or 0.0
-        # In a dict, because they are no part of the network: a conversion to bfloat16 would round their sums.
-        self._metrics = {stage: EpochMetrics() for stage in ("train", "val", "test")}
+        self.is_measured = False  # a training of this package measures each step itself
 
     @abstractmethod
     def forward(self, x_NCHW: Tensor) -> Tensor:
@@ -97,7 +93,6 @@ class Classifier(LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        self.train_metrics.to(self.device)  # not at the start of the epoch: it may be resumed inside
         scheduler = self.lr_schedulers()
         steps = self.trainer.estimated_stepping_batches
         if isinstance(scheduler, OneCycleLR) and scheduler.total_steps != steps:
@@ -106,82 +101,52 @@ class Classifier(LightningModule, ABC):
                 f"{steps:,}. Use the number of epochs and the batch size of the checkpoint."
             )
 
+    def loss(self, logits_NK: Tensor, labels_N: Tensor) -> Tensor:
+        """The mean loss of the images, which the training minimises. Override it for another loss than cross-entropy.
+
+        A subclass with a loss of its own counts each share of a batch by its number of images.
+        """
+        return self._loss_sum(logits_NK, labels_N) / len(labels_N)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss_sum, _ = self._evaluate(batch, self.train_metrics, self.label_smoothing)
-        _, _, weight = batch
-        return weight * loss_sum
+        x_NCHW, labels_N, weight = batch
+        logits_NK = self(x_NCHW.to(self.dtype))
+        if logits_NK.dtype.itemsize < 4:
+            logits_NK = logits_NK.float()  # a sum of losses in bfloat16 has two digits
+        if type(self).loss is Classifier.loss:  # a sum has a gradient even where the share of this device is empty
+            loss = weight * self._loss_sum(logits_NK, labels_N)
+        else:
+            loss = weight * len(labels_N) * self.loss(logits_NK, labels_N)
+        self._log("train", logits_NK, labels_N, loss)
+        return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch, self.val_metrics)
+        self._evaluate("val", batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the logits (N, K)."""
-        _, logits_NK = self._evaluate(batch, self.test_metrics)
-        return logits_NK
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("test", batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the probabilities (N, K)."""
         x_NCHW, _, _ = batch
         return self(x_NCHW.to(self.dtype)).softmax(dim=1)
 
-    def _evaluate(self, batch: Batch, metrics: EpochMetrics, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Update the metrics; return the summed loss and the logits (N, K)."""
+    def _evaluate(self, stage: str, batch: Batch) -> None:
         x_NCHW, labels_N, _ = batch
-        logits_NK = self(x_NCHW.to(self.dtype))
-        if logits_NK.dtype.itemsize < 4:
-            logits_NK = logits_NK.float()  # a sum of losses in bfloat16 has two digits
-        loss_sum = F.cross_entropy(logits_NK, labels_N, reduction="sum", label_smoothing=label_smoothing)
-        metrics.update(loss_sum, logits_NK, labels_N)
-        return loss_sum, logits_NK
+        self._log(stage, self(x_NCHW.to(self.dtype)), labels_N)
 
-    @property
-    def train_metrics(self) -> EpochMetrics:
-        """Loss and accuracy of the training images in this epoch."""
-        return self._metrics["train"]
+    def _loss_sum(self, logits_NK: Tensor, labels_N: Tensor) -> Tensor:
+        return F.cross_entropy(logits_NK, labels_N, reduction="sum", label_smoothing=self.label_smoothing)
 
-    @property
-    def val_metrics(self) -> EpochMetrics:
-        """Loss and accuracy of the newest validation."""
-        return self._metrics["val"]
-
-    @property
-    def test_metrics(self) -> EpochMetrics:
-        """Loss and accuracy of the newest test."""
-        return self._metrics["test"]
-
-    # A checkpoint inside an epoch keeps the training metrics of the steps so far.
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        state = move_data_to_device(self.train_metrics.metric_state, torch.device("cpu"))
-        checkpoint["train_metrics"] = gather(state)  # Lightning calls this hook in every process
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        for state in pick_by_rank(checkpoint.get("train_metrics", [])):
-            self.train_metrics.merge_state(move_data_to_device(state, self.train_metrics.device))
-
-    # Each step adds to the metrics on its device. They are synchronised and logged only once an epoch.
-
-    def on_train_epoch_start(self) -> None:
-        self.train_metrics.reset()
-
-    def on_validation_epoch_start(self) -> None:
-        self.val_metrics.to(self.device).reset()
-
-    def on_test_epoch_start(self) -> None:
-        self.test_metrics.to(self.device).reset()
-
-    def on_train_epoch_end(self) -> None:
-        self._log_epoch("train", self.train_metrics)
-
-    def on_validation_epoch_end(self) -> None:
-        self._log_epoch("val", self.val_metrics)
-
-    def on_test_epoch_end(self) -> None:
-        self._log_epoch("test", self.test_metrics)
-
-    def _log_epoch(self, stage: str, metrics: EpochMetrics) -> None:
-        curves = {name: value for name, value in metrics.compute().items() if value.is_floating_point()}
-        self.log_dict({f"{stage}_{name}": value for name, value in curves.items()}, prog_bar=True)
+    def _log(self, stage: str, logits_NK: Tensor, labels_N: Tensor, loss: Tensor | None = None) -> None:
+        """Log the mean loss and the accuracy of the epoch, with a plain Trainer."""
+        if self.is_measured:
+            return
+        if loss is None:
+            loss = F.cross_entropy(logits_NK.float(), labels_N)
+        accuracy = (logits_NK.argmax(dim=1) == labels_N).float().mean()
+        values = {f"{stage}_loss": loss.detach(), f"{stage}_accuracy": accuracy}
+        self.log_dict(values, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels_N), sync_dist=True)
 
 
 def glorot_uniform(module: nn.Module) -> None:

@@ -2,11 +2,11 @@
 
 import os
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from lightning import Callback, LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.plugins.environments import (
     ClusterEnvironment,
     LightningEnvironment,
@@ -95,23 +95,6 @@ def gather_shares(shares: list[Tensor]) -> Tensor:
     """
     in_order = [share for batch in zip(*gather(shares), strict=True) for share in batch]
     return torch.cat(in_order) if in_order else torch.empty(0, 10)
-
-
-class GatheredLogits(Callback):
-    """Collects the logits that `test_step` returns, on all devices."""
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._shares: list[Tensor] = []  # (n, K) of each batch
-
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
-    ) -> None:
-        if isinstance(outputs, Tensor):  # a subclass may return something else
-            self._shares.append(outputs)
-
-    def gather_logits(self) -> Tensor | None:
-        """The logits (N, K) of all images, float32 on the CPU, or None if there are none. Collective, see `gather`."""
-        return gather_shares([share.float().cpu() for share in self._shares]) if self._shares else None
 
 
 def pick_by_rank(values: list[T]) -> list[T]:

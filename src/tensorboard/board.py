@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.model_summary import ModelSummary
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -16,7 +16,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from src import plots
 from src.system.machine import describe_machine
-from src.system.processes import GatheredLogits
 from src.tensorboard.logger import RunLogger
 from src.tensorboard.network import PROJECTED, copy_network, graph, predict, write_features
 
@@ -24,7 +23,7 @@ BINS = 64  # of a histogram; TensorBoard draws 30
 
 
 @dataclass(eq=False)
-class TensorBoard(GatheredLogits):
+class TensorBoard(Callback):
     """What TensorBoard shows beside the curves.
 
     None of it changes the training. Pictures of the test use its outputs, so they need no second pass. Pictures over
@@ -53,6 +52,8 @@ class TensorBoard(GatheredLogits):
     histograms: bool = True
     pr_curves: bool = True
     projector: bool = True
+
+    measuring: ClassVar[Any] = None  # that of the training, which sets it
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -98,10 +99,10 @@ class TensorBoard(GatheredLogits):
         for name, figure in drawn.items():
             trainer.logger.writer("train").add_figure(f"pictures/{name}", figure, epoch)
 
+    @rank_zero_only
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Collective: every process calls it, and the first one draws.
-        logits_NK = self.gather_logits()
-        if not isinstance(trainer.logger, RunLogger) or not trainer.is_global_zero or logits_NK is None:
+        logits_NK = self.measuring.test_logits_NK
+        if not isinstance(trainer.logger, RunLogger) or logits_NK is None:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         writer, epoch, classes = trainer.logger.writer("test"), trainer.current_epoch, data.classes

@@ -18,17 +18,16 @@ from torch.utils.tensorboard import SummaryWriter
 from src.system.errors import UserError
 from src.system.files import local_path
 
-SUB_RUNS = {"train": "train", "val": "validation", "test": "test"}
-PER_EPOCH = ("learning_rate", "epoch_seconds")  # curves of the sub-run train
+SUB_RUNS = ("train", "validation", "test")
 EVENTS = "events.out.tfevents.*"  # TensorBoard's files
 FIRST = ("accuracy", "loss")  # the charts that TensorBoard shows first
 
 
 class RunLogger(TensorBoardLogger):
-    """Writes ``train_loss`` as tag ``curves/loss`` in the sub-run ``train``, with the epoch (1, 2, …) as the step.
+    """Writes the loss of an epoch as tag ``curves/loss`` in the sub-runs ``train`` and ``validation``.
 
-    The same holds for all ``train_*``, ``val_*`` and ``test_*``. So TensorBoard draws each metric of all runs
-    in one chart. Other logged values keep their name and step.
+    The step is the epoch (1, 2, …). So TensorBoard draws each metric of all runs in one chart. What a network or a
+    callback logs keeps its name and step.
 
     Args:
         save_dir: Folder of all runs.
@@ -73,18 +72,13 @@ class RunLogger(TensorBoardLogger):
                 raise UserError(f"{folder} {text}") from None
 
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        finished_epochs = int(metrics.get("epoch", 0))
-        for name, value in metrics.items():
-            if curve := curve_of(name):
-                tag, sub_run = curve
-                # The test is logged after its epoch has been counted as finished, the other curves before.
-                epoch = finished_epochs + (sub_run != "test")
-                self._add_point(tag, sub_run, epoch, value)
-                if sub_run == "train":  # the epoch has ended
-                    self._write_validation()
-            elif name != "epoch":
-                self.experiment.add_scalar(name, value, step)
+    def log_epoch(self, sub_run: str, values: Mapping[str, float], epoch: int) -> None:
+        """Add values of an epoch (1, 2, …) to the curves. What is logged otherwise keeps its name and step."""
+        for tag, value in values.items():
+            self._add_point(tag, sub_run, epoch, value)
+        if sub_run == "train":  # the epoch has ended
+            self._write_validation()
+        self.save()
 
     def _add_point(self, tag: str, sub_run: str, epoch: int, value: float) -> None:
         self.curves[tag][sub_run][int(epoch)] = float(value)
@@ -111,7 +105,7 @@ class RunLogger(TensorBoardLogger):
         self.experiment.file_writer.add_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
         for tag, sub_runs in curves.items():
             for sub_run, points in sub_runs.items():
-                if sub_run not in SUB_RUNS.values():
+                if sub_run not in SUB_RUNS:
                     raise UserError(f"The checkpoint has curves of {sub_run}, which is not a sub-run. Use another one.")
                 for epoch, value in points.items():
                     self._add_point(tag, sub_run, epoch, value)
@@ -161,14 +155,6 @@ class RunLogger(TensorBoardLogger):
                 events.unlink()  # of the training that goes on; `resume` writes its curves again
             self._writers[sub_run] = SummaryWriter(str(folder))
         return self._writers[sub_run]
-
-
-def curve_of(name: str) -> tuple[str, str] | None:
-    """Return the name and the sub-run of a logged value, or None if it isn't a curve over epochs."""
-    stage, _, tag = name.partition("_")
-    if name in PER_EPOCH:
-        return name, "train"
-    return (tag, SUB_RUNS[stage]) if stage in SUB_RUNS and tag else None
 
 
 def chart_of(curve: str) -> str:

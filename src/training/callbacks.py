@@ -6,15 +6,16 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer, TQDMProgressBar
+from lightning.pytorch.utilities import rank_zero_only
 
 from src import plots
-from src.models import Classifier
 from src.runs.answers import has_answers, write_answers
 from src.runs.folder import Run, run_folder
+from src.system.errors import UserError
 from src.system.files import replace_when_whole, write_json
 from src.system.machine import describe_machine, tensorboard_command
-from src.system.processes import GatheredLogits
-from src.tensorboard.logger import RunLogger, curve_of
+from src.tensorboard.logger import RunLogger
+from src.training.measuring import log_epoch, measuring_of
 from src.training.stopping import last_checkpoint
 
 
@@ -30,11 +31,12 @@ class Progress(TQDMProgressBar):
         self.train_progress_bar.set_description(f"Epoch {trainer.current_epoch + 1}{of_all}")
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        metrics = trainer.progress_bar_metrics
-        if isinstance(pl_module, Classifier) and pl_module.train_metrics.update_called:
-            values = pl_module.train_metrics.local_values()
-            metrics |= {f"train_{name}": value.item() for name, value in values.items() if value.is_floating_point()}
-        return {name: f"{value:.4f}" for name, value in metrics.items()}
+        measuring = measuring_of(trainer)
+        values = {f"val_{name}": value for name, value in measuring.newest.get("val", {}).items()}
+        if measuring.metrics["train"].update_called:
+            values |= {f"train_{name}": value for name, value in measuring.metrics["train"].local_values().items()}
+        measured = {name: value.item() for name, value in values.items() if value.is_floating_point()}
+        return {name: f"{value:.4f}" for name, value in (measured | trainer.progress_bar_metrics).items()}
 
 
 class Curves(Callback):
@@ -43,41 +45,33 @@ class Curves(Callback):
     A resumed training continues these curves.
     """
 
-    epoch_ended = False
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # After a resume inside an epoch, Lightning does not call on_train_epoch_start.
         self.epoch_start = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.epoch_start = time.perf_counter()
-        self.epoch_ended = False
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seconds = time.perf_counter() - self.epoch_start  # training and validation
         learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
-        pl_module.log_dict({"learning_rate": learning_rate, "epoch_seconds": seconds}, rank_zero_only=True)
-        self.epoch_ended = True
+        values = {"learning_rate": float(learning_rate), "epoch_seconds": seconds}
+        log_epoch(trainer, "train", values, trainer.current_epoch + 1)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if not isinstance(trainer.logger, RunLogger):
             return
-        logger = trainer.logger
-        curves = {tag: {name: dict(points) for name, points in runs.items()} for tag, runs in logger.curves.items()}
-        if self.epoch_ended:
-            # Lightning passes the training metrics of an epoch to the logger only after the checkpoint is written.
-            for name, value in trainer.callback_metrics.items():
-                tag, sub_run = curve_of(name) or ("", "")
-                if sub_run == "train":
-                    curves.setdefault(tag, {}).setdefault(sub_run, {})[trainer.current_epoch + 1] = value.item()
-        checkpoint["curves"] = curves
+        curves = trainer.logger.curves
+        checkpoint["curves"] = {
+            tag: {name: dict(points) for name, points in sub_runs.items()} for tag, sub_runs in curves.items()
+        }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if isinstance(trainer.logger, RunLogger):
             trainer.logger.resume(checkpoint.get("curves", {}), checkpoint["global_step"])
 
 
-class WriteAnswers(GatheredLogits):
+class WriteAnswers(Callback):
     """Writes ``answers.npz`` into the run folder after the test.
 
     Args:
@@ -88,9 +82,10 @@ class WriteAnswers(GatheredLogits):
     def __init__(self, ckpt_path: str | None = None) -> None:
         self.ckpt_path = ckpt_path
 
+    @rank_zero_only
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        logits_NK = self.gather_logits()  # collective: before a process returns
-        if not trainer.is_global_zero or logits_NK is None:
+        logits_NK = measuring_of(trainer).test_logits_NK
+        if logits_NK is None:
             return
         images_NHW, labels_N = trainer.datamodule.test  # type: ignore[attr-defined]
         n_images = len(logits_NK)
@@ -117,8 +112,11 @@ class RunSummary(Callback):
         self.timer = timer
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, Classifier)
-        test = {name: value.item() for name, value in pl_module.test_metrics.compute().items()}
+        test = {name: value.item() for name, value in measuring_of(trainer).newest["test"].items()}
+        if not test["images"]:
+            raise UserError(
+                f"The test steps of {type(pl_module).__name__} never call forward, so nothing was measured."
+            )
         test["accuracy"] = 1 - test["errors"] / test["images"]  # float32 gives 0.99140000343
         if not trainer.is_global_zero:
             return

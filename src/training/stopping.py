@@ -21,6 +21,7 @@ from src.runs.trust import resume_command
 from src.system.errors import UserError
 from src.system.signals import Interrupted, set_handler
 from src.tensorboard.logger import RunLogger
+from src.training.measuring import measuring_of
 
 # Steps between checks. Reading a value from the GPU waits for all work queued on it, and a reduction over two
 # processes took 1.3 of the 29 ms of a step of LeNet5.
@@ -91,7 +92,7 @@ class Stopping(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The optimiser may have ruined the weights after the last loss. The checkpoint of the epoch comes next.
-        loss = trainer.callback_metrics.get("val_loss")
+        loss = measuring_of(trainer).newest.get("val", {}).get("loss")
         if loss is not None and not torch.isfinite(loss):
             _raise_diverged(trainer, trainer.global_step)
 

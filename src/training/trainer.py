@@ -32,6 +32,7 @@ from src.system.errors import UserError
 from src.system.processes import cluster_environment, limit_waiting, refuse_other_processes
 from src.tensorboard.logger import RunLogger
 from src.training.callbacks import Curves, Progress, RunSummary, WriteAnswers, print_weights
+from src.training.measuring import Measuring
 from src.training.randomness import RandomState
 from src.training.resuming import Resuming
 from src.training.stopping import LastCheckpoint, Stopping
@@ -64,7 +65,8 @@ def training_trainer(
     refuse_unsupported(settings, user_callbacks, config.ckpt_path)
     is_resumed = run is not None and run.config_file.is_file()
     is_bare = bool(settings.barebones)
-    all_callbacks = [*user_callbacks, built.tensorboard, *_progress(settings)]
+    built.tensorboard.measuring = measuring = Measuring()  # first, so that all others see the values of the epoch
+    all_callbacks = [measuring, *user_callbacks, built.tensorboard, *_progress(settings)]
     all_callbacks += [*training_callbacks(built, save_best, checkpoint), *callbacks]
     options: dict[str, Any] = {"max_time": None}  # its Timer is among the callbacks
     if settings.logger is not False and not is_bare:
@@ -90,7 +92,7 @@ def evaluation_trainer(command: str, config: Namespace, built: Namespace, checkp
     """The Trainer of ``validate``, ``test`` and ``predict``. For the arguments, see `training_trainer`."""
     settings = built.trainer
     refuse_no_batches(command, settings)
-    callbacks = [*as_list(settings.callbacks), *_progress(settings), WriteAnswers(config.ckpt_path)]
+    callbacks = [Measuring(), *as_list(settings.callbacks), *_progress(settings), WriteAnswers(config.ckpt_path)]
     return _trainer(config, settings, checkpoint, logger=False, callbacks=callbacks)
 
 
@@ -175,7 +177,7 @@ def check_network(network: Classifier, n_classes: int) -> None:
         n_classes: The number of classes in the data set.
     """
     name = type(network).__name__
-    if not hasattr(network, "train_metrics"):
+    if not hasattr(network, "is_measured"):
         raise UserError(f"{name}.__init__ must call super().__init__(**kwargs).")
     if any(is_lazy(parameter) for parameter in network.parameters()):
         raise UserError(f"{name} has lazy layers, whose sizes are not known yet. Use layers with sizes.")

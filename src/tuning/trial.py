@@ -15,9 +15,9 @@ from optuna import Trial, TrialPruned
 from optuna.exceptions import OptunaError
 from sqlalchemy.exc import SQLAlchemyError
 
-from src.models import Classifier
 from src.runs.folder import Run
 from src.system.errors import UserError, reason
+from src.training.measuring import measuring_of
 from src.training.trainer import as_list, check_network, fit, training_trainer
 from src.training.unsupported import refuse_no_batches
 
@@ -35,10 +35,10 @@ class Pruning(Callback):
         self.errors = errors
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, Classifier)
-        if not pl_module.val_metrics.update_called:  # no validation in this epoch
+        newest = measuring_of(trainer).newest
+        if "val" not in newest:  # no validation in this epoch
             return
-        errors = [*self.errors, pl_module.val_metrics.compute()["errors"].item()]
+        errors = [*self.errors, newest["val"]["errors"].item()]
         step = len(self.errors) * max(trainer.max_epochs or 0, 0) + trainer.current_epoch + 1
         self.trial.report(sum(errors) / len(errors), step)
         if trainer.current_epoch + 1 != trainer.max_epochs and self.trial.should_prune():
@@ -99,8 +99,8 @@ def train_held_out(
     fit(trainer, network, data, None)
     trainer.logger = None  # the curves are complete
     trainer.validate(network, datamodule=data, verbose=False)
-    result = network.val_metrics.compute()
-    return result["errors"].item(), result["images"].item()
+    result = measuring_of(trainer).newest["val"]
+    return int(result["errors"]), int(result["images"])
 
 
 def describe_failure(error: Exception) -> str:

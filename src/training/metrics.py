@@ -1,6 +1,7 @@
 """The metrics of training, validation and test. To add a metric, edit this file alone."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -24,9 +25,12 @@ class EpochMetrics(Metric):
         self.n_correct: Tensor
         self.n_images: Tensor
 
-    def update(self, loss_sum: Tensor, logits_NK: Tensor, labels_N: Tensor) -> None:
+    def update(self, logits_NK: Tensor, labels_N: Tensor) -> None:
         """Add a batch, which may be empty."""
-        self.loss_sum.add_(loss_sum.detach())  # `+=` would also set the attribute, which takes a module longer
+        if logits_NK.dtype.itemsize < 4:
+            logits_NK = logits_NK.float()  # a sum of losses in bfloat16 has two digits
+        loss_sum = F.cross_entropy(logits_NK, labels_N, reduction="sum")
+        self.loss_sum.add_(loss_sum)  # `+=` would also set the attribute, which takes a module longer
         self.n_correct.add_((logits_NK.argmax(dim=1) == labels_N).sum())
         self.n_images.add_(len(labels_N))
 

@@ -1,0 +1,149 @@
+"""Loss and accuracy of each epoch, measured beside the network."""
+
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from src.system.processes import gather, gather_shares, pick_by_rank
+from src.tensorboard.logger import RunLogger
+from src.training.metrics import EpochMetrics
+
+SUB_RUNS = {"train": "train", "val": "validation", "test": "test"}
+
+
+class Measuring(Callback):
+    """Measures what `forward` returns in each step, on all devices, each image once.
+
+    So nothing that a network overrides, logs or names can change the curves and the results. The values become
+    ``train_loss``, ``val_accuracy`` and so on, for other callbacks to monitor; where the network logs a value of the
+    same name, they monitor that of the network. Values of an epoch go to all loggers.
+
+    Attributes:
+        metrics: For "train", "val" and "test", the sums of the current or newest epoch.
+        newest: For the same stages, the values of the newest epoch that has ended. The same on all devices.
+        test_logits_NK: The logits of all test images in their order, float32 on the CPU, after a test.
+    """
+
+    def __init__(self) -> None:
+        self.metrics = {stage: EpochMetrics() for stage in SUB_RUNS}
+        self.newest: dict[str, dict[str, Tensor]] = {}
+        self.test_logits_NK: Tensor | None = None
+        self._logits_NK: Tensor | None = None  # of the current step
+        self._test_shares: list[Tensor] = []
+        self._loaded: list[dict[str, Any]] = []  # the sums of each process inside an epoch
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for metrics in self.metrics.values():
+            metrics.to(trainer.strategy.root_device)
+        pl_module.is_measured = True  # type: ignore[assignment]  # a `Classifier` then logs nothing
+        self._hook = pl_module.register_forward_hook(self._keep)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._hook.remove()
+
+    def _keep(self, network: Any, args: Any, output: Any) -> None:
+        # The first call in a step: under DDP, Lightning then calls the network itself, to get what the step returns.
+        if self._logits_NK is None and isinstance(output, Tensor) and output.ndim == 2:
+            self._logits_NK = output.detach()
+
+    def _forget(self, *_: Any) -> None:
+        self._logits_NK = None  # of a call between two steps
+
+    on_train_batch_start = on_validation_batch_start = on_test_batch_start = _forget
+
+    def _measure(self, stage: str, batch: Any) -> Tensor | None:
+        """Add a step to the sums, and return its logits. None if it did not call `forward`."""
+        logits_NK, self._logits_NK = self._logits_NK, None
+        if logits_NK is not None:
+            self.metrics[stage].update(logits_NK, batch[1])
+        return logits_NK
+
+    def _end(self, stage: str, trainer: Trainer) -> None:
+        """Reduce the sums over the devices, and pass the values of the epoch to callbacks and loggers."""
+        values = self.newest[stage] = self.metrics[stage].compute()
+        if not values["images"]:
+            rank_zero_warn(f"No {stage} step calls forward, so there are no {stage}_loss and {stage}_accuracy.")
+            return
+        epoch = trainer.current_epoch + (stage != "test")  # the test follows the last epoch
+        named = {name: value for name, value in values.items() if value.is_floating_point()}
+        trainer.callback_metrics.update({f"{stage}_{name}": value for name, value in named.items()})
+        log_epoch(trainer, stage, {name: value.item() for name, value in named.items()}, epoch)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for state in pick_by_rank(self._loaded):
+            self.metrics["train"].merge_state(move_data_to_device(state, self.metrics["train"].device))
+        self._loaded = []
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.metrics["train"].reset()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        self._measure("train", batch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end("train", trainer)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.metrics["val"].reset()
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        self._measure("val", batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._end("val", trainer)
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.metrics["test"].reset()
+        self._test_shares = []
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        logits_NK = self._measure("test", batch)
+        if logits_NK is not None:
+            self._test_shares.append(logits_NK)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end("test", trainer)
+        shares = [share.float().cpu() for share in self._test_shares]
+        self.test_logits_NK = gather_shares(shares) if shares else None
+
+    # A checkpoint inside an epoch keeps the sums of the steps so far.
+
+    def state_dict(self) -> dict[str, Any]:
+        state = move_data_to_device(self.metrics["train"].metric_state, torch.device("cpu"))
+        return {"train": gather(state)}  # Lightning calls this hook in every process
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._loaded = state_dict["train"]
+
+
+def measuring_of(trainer: Trainer) -> Measuring:
+    """The Measuring of a Trainer."""
+    return next(one for one in trainer.callbacks if isinstance(one, Measuring))  # type: ignore[attr-defined]
+
+
+def log_epoch(trainer: Trainer, stage: str, values: dict[str, float], epoch: int) -> None:
+    """Pass values of an epoch to all loggers.
+
+    Args:
+        trainer: Has the loggers.
+        stage: "train", "val" or "test".
+        values: By their names without the stage.
+        epoch: Counted from 1.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, RunLogger):
+            logger.log_epoch(SUB_RUNS[stage], values, epoch)
+        elif trainer.is_global_zero:
+            named = {f"{stage}_{name}": value for name, value in values.items()}
+            logger.log_metrics(named | {"epoch": epoch}, step=trainer.global_step)
