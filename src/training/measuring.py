@@ -48,18 +48,23 @@ class Measuring(Callback):
     def _keep(self, network: Any, args: Any, output: Any) -> None:
         # The first call in a step: under DDP, Lightning then calls the network itself, to get what the step returns.
         if self._logits_NK is None and isinstance(output, Tensor) and output.ndim == 2:
-            self._logits_NK = output.detach()
+            self._logits_NK = output
 
-    def _forget(self, *_: Any) -> None:
+    def on_train_batch_start(self, *_: Any) -> None:
         self._logits_NK = None  # of a call between two steps
 
-    on_train_batch_start = on_validation_batch_start = on_test_batch_start = _forget
+    def on_validation_batch_start(self, *_: Any) -> None:
+        self._logits_NK = None
+
+    def on_test_batch_start(self, *_: Any) -> None:
+        self._logits_NK = None
 
     def _measure(self, stage: str, batch: Any) -> Tensor | None:
         """Add a step to the sums, and return its logits. None if it did not call `forward`."""
-        logits_NK, self._logits_NK = self._logits_NK, None
-        if logits_NK is not None:
-            self.metrics[stage].update(logits_NK, batch[1])
+        if self._logits_NK is None:
+            return None
+        logits_NK, self._logits_NK = self._logits_NK.detach(), None
+        self.metrics[stage].update(logits_NK, batch[1])
         return logits_NK
 
     def _end(self, stage: str, trainer: Trainer) -> None:

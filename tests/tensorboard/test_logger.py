@@ -111,8 +111,8 @@ def test_resume_discards_later_values_and_restores_the_curves(tmp_path: Path) ->
     interrupted = RunLogger(str(tmp_path), "net", "version_0")
     for step in range(1, 9):
         interrupted.log_metrics({"gradient_norm": 1.0, "epoch": 0}, step=step)
-    interrupted.log_metrics({"val_loss": 0.5, "epoch": 0})
-    interrupted.log_metrics({"val_loss": 0.4, "epoch": 1})
+    interrupted.log_epoch("validation", {"loss": 0.5}, 1)
+    interrupted.log_epoch("validation", {"loss": 0.4}, 2)
     interrupted.finalize("success")
     time.sleep(1)  # TensorBoard reads the files in the order of their names, which begin with the second
     resumed = RunLogger(str(tmp_path), "net", "version_0")

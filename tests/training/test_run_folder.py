@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from lightning import Callback, LightningModule, Trainer
 
-from src.models import LeNet5
 from tests.conftest import CURVES_ALONE, ROOT, SHORT, Refused, RunCLI
 
 QUICK = (*SHORT, "--trainer.limit_test_batches=2")
@@ -76,18 +75,3 @@ def test_a_closed_pipe_loses_no_result(tmp_path: Path, mnist: Path) -> None:
     errors = training.stderr.read().decode()
     assert training.wait(300) == 0, errors
     assert (tmp_path / "lightning_logs" / "lenet5" / "version_0" / "results.json").is_file()
-
-
-def test_a_loss_of_nan_in_a_curve_is_null(cli: RunCLI) -> None:
-    """No other value of results.json can be NaN: a training with such a loss ends with an error."""
-    run = cli("fit", "--model=tests.training.test_run_folder.LogsNaN", *QUICK).run
-    text = (run / "results.json").read_text()
-    assert json.loads(text, parse_constant=lambda name: pytest.fail(name))["curves"]["strange"]["train"] == {"1": None}
-
-
-class LogsNaN(LeNet5):
-    """Logs a metric of its own that is not a number."""
-
-    def on_train_epoch_end(self) -> None:
-        super().on_train_epoch_end()
-        self.log("train_strange", float("nan"))

@@ -10,6 +10,7 @@ import pytest
 from optuna.pruners import MedianPruner
 
 from src.data import MNISTDataModule
+from src.training.measuring import Measuring, measuring_of
 from src.tuning.trial import Pruning
 from tests.tiny import Tiny
 
@@ -40,12 +41,12 @@ def test_a_trial_with_more_errors_than_half_of_the_others_ends_after_an_epoch(
         enable_progress_bar=False,
         enable_model_summary=False,
         accelerator="cpu",
-        callbacks=[Pruning(study.ask(), errors_before)],
+        callbacks=[Measuring(), Pruning(study.ask(), errors_before)],
     )
     network = Tiny()
     with ends:
         trainer.fit(network, datamodule=MNISTDataModule(str(mnist), val_size=200))
     assert list(study.trials[-1].intermediate_values) == steps
-    last = network.val_metrics.compute()["errors"].item()
+    last = measuring_of(trainer).newest["val"]["errors"].item()
     expected = sum([*errors_before, last]) / (len(errors_before) + 1)
     assert study.trials[-1].intermediate_values[steps[-1]] == expected
