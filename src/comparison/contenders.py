@@ -87,7 +87,7 @@ def _folder(output: Path, name: str | None, groups: list[Group]) -> Path:
 
 def _read_contenders(groups: list[Group], data: MNISTDataModule, left_out: LeftOut) -> list[Contender]:
     """Read the answers of all runs. Returns the groups that still have runs."""
-    data.splits = ("t10k",)
+    data.splits = ("test",)
     data.prepare_data()
     data.setup("test")
     images_NHW, labels_N = data.test

@@ -1,7 +1,8 @@
-"""MNIST and data sets in its format: download, order of batches, pictures of your own, LightningDataModule."""
+"""Images as a LightningDataModule: the base, MNIST and its relatives, order of batches, pictures of your own."""
 
-from src.data.batches import GlobalBatches, RawBatch
-from src.data.datamodule import MNISTDataModule
+from src.data.batches import Batch, GlobalBatches, RawBatch
+from src.data.datamodule import ImageDataModule
+from src.data.mnist import MNISTDataModule
 from src.data.pictures import ImageFile
 
-__all__ = ["GlobalBatches", "ImageFile", "MNISTDataModule", "RawBatch"]
+__all__ = ["Batch", "GlobalBatches", "ImageDataModule", "ImageFile", "MNISTDataModule", "RawBatch"]

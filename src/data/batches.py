@@ -1,6 +1,6 @@
 """The order of the images: global batches, divided among the devices."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,14 +12,33 @@ from src.data.distortion import Distortion
 from src.system.errors import UserError
 
 
-class RawBatch(NamedTuple):
-    """The share of one device in a global batch, before the images are scaled.
+class Batch(tuple[Tensor, Tensor]):
+    """The pair that a step gets, ``x_NCHW, labels_N = batch``, with the weight of each image as an attribute.
 
-    `weight` times the sum of the share's losses, averaged over the devices as DDP does, is the mean loss
-    over the global batch. So all images count equally, even if the shares differ in size by one.
+    `weight` times the sum of the share's losses, averaged over the devices as DDP does, is the mean loss over the
+    global batch. So all images count equally, even if the shares differ in size by one. A mean loss that ignores it
+    is the same where all shares have the same size.
+
+    Read `weight` in a hook such as `on_train_batch_start`. On GPUs, DDP rebuilds tuples as plain ones before it calls
+    `training_step`; functions that rebuild a tuple from its elements keep the class, but not the weight.
+
+    Args:
+        pair: Images (N, C, H, W) and labels (N,).
+        weight: Number of devices / number of images in the global batch.
     """
 
-    images_NHW: Tensor  # uint8
+    weight: float | None
+
+    def __new__(cls, pair: Iterable[Tensor], weight: float | None = None) -> "Batch":
+        batch = super().__new__(cls, pair)
+        batch.weight = weight
+        return batch
+
+
+class RawBatch(NamedTuple):
+    """The share of one device in a global batch, before the images are scaled. For `weight` see `Batch`."""
+
+    images: Tensor  # uint8, (N, H, W) or (N, C, H, W)
     labels_N: Tensor  # int64
     weight: float  # number of devices / number of images in the global batch
     shifts_N2: Tensor | None = None  # int64: pixels by which each image is shifted down and right
@@ -36,7 +55,7 @@ class GlobalBatches:
     which takes many times as long. The tensors may be on a GPU: then only the order is copied, once an epoch.
     """
 
-    images_NHW: Tensor  # uint8
+    images: Tensor  # uint8, (N, H, W) or (N, C, H, W)
     labels_N: Tensor  # int64
     batch_size: int  # images in a global batch
     seed: int | None = None  # shuffles, with a new order in each epoch; None keeps the order of the data set
@@ -101,9 +120,11 @@ class GlobalBatches:
             random_NP = None
             if self.distortion is not None:
                 random = np.random.default_rng((self.seed or 0, self.epoch, number))
-                random_NP = self.distortion.draw(random, size)[begin - start : end - start].to(device)
+                random_NP = self.distortion.draw(random, size, *self.images.shape[-2:])[begin - start : end - start].to(
+                    device
+                )
             yield RawBatch(
-                self.images_NHW[index],
+                self.images[index],
                 self.labels_N[index],
                 self.world_size / size,
                 None if shifts_N2 is None else shifts_N2[share],

@@ -1,7 +1,8 @@
-"""The LightningDataModule. Images stay uint8 in memory and are scaled and normalised on the device."""
+"""The base of all data modules. Images stay uint8 in memory and are scaled and normalised on the device."""
 
-from pathlib import Path
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -9,48 +10,55 @@ import torch.nn.functional as F
 from lightning import LightningDataModule
 from torch import Tensor
 
-from src.data.batches import GlobalBatches, RawBatch
+from src.data.batches import Batch, GlobalBatches, RawBatch
 from src.data.distortion import Distortion
-from src.data.pictures import SIZE, ImageFile, read_images
-from src.data.source import SPLITS, Split, fetch_mnist, read_mnist, read_other
 from src.system.errors import UserError
 
-# Images in a batch of evaluation on a GPU, where each batch costs the time of its launch. The CPU is faster with
-# batches that fit its cache: CNN takes 1.8 times as long with 1,000 images as with 128.
-EVALUATION_BATCH = {"cuda": 1000, "mps": 1000}
-MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels, scaled to 0…1
+# Pixels in a batch of evaluation on a GPU, where each batch costs the time of its launch: 1,000 images of MNIST.
+# The CPU is faster with batches that fit its cache: CNN takes 1.8 times as long with 1,000 images as with 128.
+EVALUATION_PIXELS = {"cuda": 784_000, "mps": 784_000}
+
+Split = Literal["train", "test"]
 
 
-class MNISTDataModule(LightningDataModule):
-    """The MNIST handwritten digits (60,000 training and 10,000 test images), or another data set in the same format.
+class ImageDataModule(LightningDataModule, ABC):
+    """Images that fit into memory, with exact splits, order, batches and resume, and augmentation on the device.
+
+    A subclass defines `load`. It may set `classes`, `mean` and `std`, in the class, in `__init__` or in `load`.
 
     Args:
-        data_dir: Folder of the data. If MNIST isn't there, it is downloaded.
-        batch_size: Number of images in a global batch, over all devices. Evaluation on GPUs takes at least 1,000 images
-            for each device at once.
-        val_size: Number of training images held out for validation, stratified by class. With 0, validation
-            uses the test images, as in the published comparison; don't select epochs by it then.
-        normalize: Subtract MNIST's mean 0.1307 and divide by its standard deviation 0.3081, for any data set.
-            Without it the pixels are in 0…1.
+        batch_size: Number of images in a global batch, over all devices. Evaluation on GPUs takes more at once.
+        val_size: Number of training images held out for validation, stratified by class. With 0, validation uses the
+            test images; don't select epochs by it then.
+        normalize: Subtract `mean` and divide by `std`. Without it the pixels are in 0…1.
         max_shift: In each epoch, shift each training image vertically and horizontally at random, by up to this many
             pixels.
         max_rotation: In each epoch, rotate each training image by a random angle up to this one, in degrees.
         max_scaling: Multiply the size of each training image by a random factor; 0.1 means 0.9 … 1.1.
         max_shear: Shear each training image horizontally by a random angle up to this one, in degrees.
         elastic: Move the pixels of each training image by smooth random displacements with this standard deviation,
-            in pixels (see `src.data.distortion`).
+            in pixels (see `src.data.distortion`). What these five move into an image is black.
         seed: Seed of the order of the training images and of the choice of the held-out images.
-        classes: Names of the classes of another data set, in the order of their labels. Its four files belong in
-            `data_dir` itself, and nothing is downloaded. By default the data set is MNIST, and its classes are 0 to 9.
-        images: Files, folders or globs of pictures to predict instead of the test images.
+
+    Attributes:
+        classes: Names of the classes, in the order of their labels. Without names they are "0", "1" and so on.
+        mean: Of the pixels, scaled to 0…1: one number, or one for each channel. By default, and `std` likewise, that of
+            all training images. Checkpoints contain it.
+        std: Standard deviation of the pixels, scaled to 0…1.
+        shape: (C, H, W) of the images, known after `setup` or from a checkpoint.
+        train, val, test: Images, uint8 (N, H, W) or (N, C, H, W), and labels (N,). Set by `setup`.
 
     Raises:
-        UserError: A setting is out of range, or a data file is damaged or can't be obtained.
+        UserError: A setting is out of range, or does not fit the images.
     """
+
+    classes: list[str] = []
+    mean: float | Sequence[float] | None = None
+    std: float | Sequence[float] | None = None
+    shape: tuple[int, ...] | None = None
 
     def __init__(
         self,
-        data_dir: str = "data",
         batch_size: int = 128,
         val_size: int = 0,
         normalize: bool = True,
@@ -60,18 +68,13 @@ class MNISTDataModule(LightningDataModule):
         max_shear: float | None = None,
         elastic: float | None = None,
         seed: int = 0,
-        classes: list[str] | None = None,
-        images: list[str] | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(logger=False, ignore=["images"])
+        self.save_hyperparameters(logger=False)  # with the arguments of the subclass
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; it must be at least 1.")
-        if not 0 <= max_shift < 28:
-            raise UserError(f"max_shift is {max_shift}; it must be 0 … 27 pixels.")
-        if classes is not None and len(set(classes)) < max(2, len(classes)):
-            raise UserError(f"classes is {classes}; it must be two or more different names.")
-        self.data_dir = Path(data_dir)
+        if max_shift < 0:
+            raise UserError(f"max_shift is {max_shift}; it must be at least 0.")
         self.batch_size = batch_size
         self.val_size = val_size
         self.normalize = normalize
@@ -79,47 +82,50 @@ class MNISTDataModule(LightningDataModule):
         distortion = Distortion(max_rotation or 0, max_scaling or 0, max_shear or 0, elastic or 0)
         self.distortion = None if distortion == Distortion() else distortion
         self.seed = seed
-        self.is_mnist = classes is None
-        self.classes = classes or [str(digit) for digit in range(10)]
-        self.images = images
-        self.splits = SPLITS  # that prepare_data verifies; a search for settings leaves out the test images
-        self.files: list[ImageFile] = []  # the files that `images` names, read by setup("predict")
+        self.splits: tuple[Split, ...] = ("train", "test")  # that `prepare_data` checks
+        self._loaded: dict[Split, tuple[Tensor, Tensor]] = {}
+
+    @abstractmethod
+    def load(self, split: Split) -> tuple[Any, Any]:
+        """Return all images and labels of "train" or "test", as tensors, arrays or lists. It is called once for each.
+
+        Returns:
+            Images as uint8, (N, H, W) or (N, C, H, W), and labels (N,), whole numbers from 0.
+        """
 
     def prepare_data(self) -> None:
-        """Download missing files and verify the others. Lightning calls it in one process of each machine."""
+        """Check the settings, and the data before a training. Lightning calls it in one process of each machine."""
         if self.trainer is not None and self.batch_size < self.trainer.world_size:
             raise UserError(
                 f"batch_size is {self.batch_size}; it must be at least {self.trainer.world_size}, one per device."
             )
-        if self.images is not None:
-            return
-        if self.is_mnist:
-            fetch_mnist(self.data_dir, self.splits)
-            n_train = 60_000  # of verified files
-        else:
-            n_train, *_ = [len(self._read(split)[1]) for split in self.splits]
-        if not 0 <= self.val_size < n_train:
-            raise UserError(
-                f"val_size is {self.val_size}; it must be 0 … {n_train - 1:,} of the {n_train:,} training images."
-            )
+        if self.trainer is None or self.trainer.state.fn == "fit":
+            for split in self.splits:
+                self._read(split)
 
     def setup(self, stage: str) -> None:
-        """Read the images for `stage`: "fit", "validate", "test" or "predict"."""
-        if stage == "predict" and self.images is not None:
-            self.files = self.files or read_images(self.images)
-            readable = [file.image_HW for file in self.files if file.image_HW is not None]
-            images_NHW = torch.stack(readable) if readable else torch.empty(0, SIZE, SIZE, dtype=torch.uint8)
-            self.test = images_NHW, torch.zeros(len(readable), dtype=torch.long)
-            return
+        """Load the images for `stage`: "fit", "validate", "test" or "predict"."""
         if stage == "fit" or (stage == "validate" and self.val_size):
-            images_NHW, labels_N = self._read("train")
-            held_out_N = stratified_sample(labels_N, self.val_size, self.seed)
-            self.train = images_NHW[~held_out_N], labels_N[~held_out_N]
-            self.val = images_NHW[held_out_N], labels_N[held_out_N]
+            self.train = images, labels_N = self._read("train")
+            if self.val_size:
+                held_out_N = stratified_sample(labels_N, self.val_size, self.seed)
+                self.train = images[~held_out_N], labels_N[~held_out_N]
+                self.val = images[held_out_N], labels_N[held_out_N]
         if stage in ("test", "predict") or not self.val_size:
-            self.test = self._read("t10k")
+            self.test = self._read("test")
             if not self.val_size:
                 self.val = self.test
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs to evaluate its network without the training images."""
+        mean, std = (None if one is None else np.asarray(one, float).tolist() for one in (self.mean, self.std))
+        return {"classes": list(self.classes), "mean": mean, "std": std, "shape": self.shape}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take from a checkpoint what is not known yet. Lightning calls it after `setup`."""
+        for name, value in state_dict.items():
+            if name in ("classes", "mean", "std", "shape") and getattr(self, name) in (None, []):
+                setattr(self, name, value)
 
     def train_dataloader(self) -> GlobalBatches:
         # With `overfit_batches` every epoch must have the same batches, so they aren't shuffled.
@@ -141,51 +147,127 @@ class MNISTDataModule(LightningDataModule):
     def transfer_batch_to_device(self, batch: RawBatch, device: torch.device, dataloader_idx: int) -> RawBatch:
         return batch  # `_batches` has moved all images
 
-    def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> tuple[Tensor, Tensor, float]:
+    def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> Batch:
         """Shift, distort, scale to 0…1 and normalise on the device. So the transfer needs only one byte per pixel.
 
         Returns:
-            Images (N, 1, 28, 28) as float32, labels (N,), and the weight of each image in the loss of the step.
+            The pair of images (N, C, H, W), in the precision of the Trainer, and labels (N,).
         """
-        images_NHW = batch.images_NHW
+        images_NCHW = with_channels(batch.images)
         if batch.shifts_N2 is not None:
-            images_NHW = shift(images_NHW, batch.shifts_N2, self.max_shift)
+            images_NCHW = shift(images_NCHW, batch.shifts_N2, self.max_shift)
         if self.distortion is not None and batch.random_NP is not None:
-            images_NHW = self.distortion(images_NHW, batch.random_NP)
-        return self.preprocess(images_NHW), batch.labels_N, batch.weight
+            images_NCHW = self.distortion(images_NCHW, batch.random_NP)
+        x_NCHW = self.preprocess(images_NCHW)
+        if self.trainer is not None:  # Lightning has converted the batch before, when its images were uint8
+            x_NCHW = self.trainer.precision_plugin.convert_input(x_NCHW)
+        return Batch((x_NCHW, batch.labels_N), batch.weight)
 
-    def preprocess(self, images_NHW: Tensor) -> Tensor:
-        """Scale raw images, (N, 28, 28) in 0…255, to 0…1 and normalise them: the input of a network, (N, 1, 28, 28)."""
-        x_NCHW = images_NHW.unsqueeze(1).float().div_(255)
-        return x_NCHW.sub_(MEAN).div_(STD) if self.normalize else x_NCHW
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Scale raw images, (N, H, W) or (N, C, H, W) in 0…255, to 0…1 and normalise them: the input of a network.
+
+        Returns:
+            float32 (N, C, H, W).
+        """
+        x_NCHW = with_channels(images).float().div_(255)
+        if not self.normalize:
+            return x_NCHW
+        if self.mean is None or self.std is None:
+            self.mean, self.std = pixel_statistics(self._read("train")[0])
+        mean, std = (
+            value if isinstance(value, int | float) else torch.tensor(value, device=x_NCHW.device).view(-1, 1, 1)
+            for value in (self.mean, self.std)
+        )
+        return x_NCHW.sub_(mean).div_(std)
 
     def _read(self, split: Split) -> tuple[Tensor, Tensor]:
-        if self.is_mnist:
-            return read_mnist(self.data_dir, split)
-        return read_other(self.data_dir, split, len(self.classes))
+        """Load a split at the first call, and check it."""
+        if split not in self._loaded:
+            if split == "test" and not self.classes:
+                self._read("train")  # its labels decide how many classes there are
+            images, labels_N = map(torch.as_tensor, self.load(split))
+            self._check(images, labels_N, split)
+            self._loaded[split] = images, labels_N.long()
+        return self._loaded[split]
 
-    def _evaluation_batches(self, images_NHW: Tensor, labels_N: Tensor) -> GlobalBatches:
+    def _check(self, images: Tensor, labels_N: Tensor, split: Split) -> None:
+        """Raise a `UserError` for images or labels that do not fit each other, the settings or the other split."""
+        where = f"{type(self).__name__}.load({split!r})"
+        if images.dtype != torch.uint8 or images.ndim not in (3, 4) or not images.numel():
+            raise UserError(
+                f"{where} must return images as uint8, (N, H, W) or (N, C, H, W); it returned "
+                f"{str(images.dtype).removeprefix('torch.')}, {tuple(images.shape)}."
+            )
+        if labels_N.shape != images.shape[:1] or labels_N.is_floating_point():
+            raise UserError(
+                f"{where} must return a whole number for each of {len(images):,} images; it returned "
+                f"{str(labels_N.dtype).removeprefix('torch.')}, {tuple(labels_N.shape)}."
+            )
+        if not self.classes:
+            self.classes = [str(label) for label in range(int(labels_N.max()) + 1)]
+        K = len(self.classes)
+        if wrong := labels_N[(labels_N < 0) | (labels_N >= K)].tolist():
+            raise UserError(f"{where} has the label {wrong[0]}; with {K} classes, labels are 0 … {K - 1}.")
+        shape = tuple(with_channels(images).shape[1:])
+        if self.shape not in (None, shape):
+            raise UserError(f"{where} has images of shape {shape}, but the others have {self.shape} (C, H, W).")
+        self.shape = shape
+        if self.max_shift >= min(shape[1:]):
+            raise UserError(f"max_shift is {self.max_shift}; it must be 0 … {min(shape[1:]) - 1} pixels.")
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if isinstance(value, Sequence) and len(value) != shape[0]:
+                raise UserError(f"{name} has {len(value)} values, but the images have {shape[0]} channels.")
+        if split == "train" and not 0 <= self.val_size < len(images):
+            n_train = len(images)
+            raise UserError(
+                f"val_size is {self.val_size}; it must be 0 … {n_train - 1:,} of the {n_train:,} training images."
+            )
+
+    def _evaluation_batches(self, images: Tensor, labels_N: Tensor) -> GlobalBatches:
         if self.trainer is None:
-            return self._batches(images_NHW, labels_N, self.batch_size)
-        smallest = EVALUATION_BATCH.get(self.trainer.strategy.root_device.type, 0) * self.trainer.world_size
-        return self._batches(images_NHW, labels_N, max(self.batch_size, smallest))
+            return self._batches(images, labels_N, self.batch_size)
+        pixels = EVALUATION_PIXELS.get(self.trainer.strategy.root_device.type, 0)
+        smallest = pixels // with_channels(images)[0].numel() * self.trainer.world_size if len(images) else 0
+        return self._batches(images, labels_N, max(self.batch_size, smallest))
 
-    def _batches(self, images_NHW: Tensor, labels_N: Tensor, batch_size: int, **kwargs: Any) -> GlobalBatches:
+    def _batches(self, images: Tensor, labels_N: Tensor, batch_size: int, **kwargs: Any) -> GlobalBatches:
         """Move the images to the device, 55 MB for all of MNIST, and divide them into batches."""
         if self.trainer is not None:
             device = self.trainer.strategy.root_device
-            images_NHW, labels_N = images_NHW.to(device), labels_N.to(device)
+            images, labels_N = images.to(device), labels_N.to(device)
             kwargs.update(rank=self.trainer.global_rank, world_size=self.trainer.world_size)
-        return GlobalBatches(images_NHW, labels_N, batch_size, **kwargs)
+        return GlobalBatches(images, labels_N, batch_size, **kwargs)
 
 
-def shift(images_NHW: Tensor, shifts_N2: Tensor, max_shift: int) -> Tensor:
+def with_channels(images: Tensor) -> Tensor:
+    """Return images as (N, C, H, W), with one channel if they have none."""
+    return images.unsqueeze(1) if images.ndim == 3 else images
+
+
+def shift(images_NCHW: Tensor, shifts_N2: Tensor, max_shift: int) -> Tensor:
     """Shift each image down and right by its own number of pixels, at most `max_shift`, and fill with 0."""
-    padded = F.pad(images_NHW, (max_shift,) * 4)
-    N, H, W = images_NHW.shape
-    windows = padded.unfold(1, H, 1).unfold(2, W, 1)  # a view, (N, 2 max_shift + 1, 2 max_shift + 1, H, W)
+    padded = F.pad(images_NCHW, (max_shift,) * 4)
+    N, _, H, W = images_NCHW.shape
+    windows = padded.unfold(2, H, 1).unfold(3, W, 1)  # a view, (N, C, 2 max_shift + 1, 2 max_shift + 1, H, W)
     down_N, right_N = (max_shift - shifts_N2).unbind(dim=1)
-    return windows[torch.arange(N, device=images_NHW.device), down_N, right_N]
+    return windows[torch.arange(N, device=images_NCHW.device), :, down_N, right_N]
+
+
+def pixel_statistics(images: Tensor) -> tuple[Any, Any]:
+    """Mean and standard deviation of uint8 images, scaled to 0…1, from exact counts: the same on every machine.
+
+    Returns:
+        Two numbers for one channel, or two lists with a number for each. A constant channel has the deviation 1.
+    """
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, deviations = [], []
+    for channel in with_channels(images).unbind(dim=1):
+        shares = torch.bincount(channel.flatten(), minlength=256) / channel.numel()
+        mean = (shares.double() @ values).item()
+        means.append(mean)
+        deviations.append((shares.double() @ (values - mean) ** 2).sqrt().item() or 1.0)
+    return (means[0], deviations[0]) if len(means) == 1 else (means, deviations)
 
 
 def stratified_sample(labels_N: Tensor, size: int, seed: int) -> Tensor:

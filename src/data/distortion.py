@@ -1,5 +1,6 @@
 """Random rotation, scaling, shear and elastic distortion of training images, a whole batch at a time."""
 
+import math
 from dataclasses import dataclass, fields
 from functools import cache
 
@@ -8,11 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.data.pictures import SIZE
 from src.system.errors import UserError
 
-GRID = 8  # the elastic displacements of an image come from GRID × GRID random vectors
-SPACING = 4.0  # pixels between two of them
+SPACING = 4.0  # pixels between two of the random vectors from which the elastic displacements come
 SMOOTHNESS = 4.0  # standard deviation, in pixels, of the Gaussian that smooths them; Simard et al. use 4
 
 
@@ -40,46 +39,55 @@ class Distortion:
     elastic: float = 0.0
 
     def __post_init__(self) -> None:
-        limits = {"max_rotation": 180, "max_scaling": 0.9, "max_shear": 80, "elastic": SIZE}
+        limits = {"max_rotation": 180, "max_scaling": 0.9, "max_shear": 80, "elastic": 100}
         for field in fields(self):
             value, limit = getattr(self, field.name), limits[field.name]
             if not 0 <= value <= limit:
                 raise UserError(f"{field.name} is {value}; it must be 0 … {limit}.")
 
-    def draw(self, random: np.random.Generator, n_images: int) -> Tensor:
-        """Draw the random numbers of a batch: (N, 3 + 2 GRID²), of which the first three are in -1 … 1."""
+    def draw(self, random: np.random.Generator, n_images: int, height: int, width: int) -> Tensor:
+        """Draw the random numbers of a batch: (N, 3 + 2 vectors), of which the first three are in -1 … 1."""
+        n_vectors = grid(height) * grid(width) if self.elastic else 0
         uniform_N3 = random.uniform(-1, 1, (n_images, 3))
-        normal_NP = random.standard_normal((n_images, 2 * GRID**2 if self.elastic else 0), dtype=np.float32)
+        normal_NP = random.standard_normal((n_images, 2 * n_vectors), dtype=np.float32)
         return torch.from_numpy(np.concatenate([uniform_N3, normal_NP], axis=1, dtype=np.float32))
 
-    def __call__(self, images_NHW: Tensor, random_NP: Tensor) -> Tensor:
-        """Distort uint8 images (N, 28, 28), each with its own random numbers, and fill with 0.
+    def __call__(self, images_NCHW: Tensor, random_NP: Tensor) -> Tensor:
+        """Distort uint8 images (N, C, H, W), each with its own random numbers, and fill with 0.
 
         Returns:
-            float32 (N, 28, 28) in 0 … 255.
+            float32 (N, C, H, W) in 0 … 255.
         """
-        if len(images_NHW) == 0:  # the share of a device may be empty; affine_grid refuses it
-            return images_NHW.float()
-        # For each pixel of the result: where it lies in the image, with coordinates from -1 to 1.
+        H, W = images_NCHW.shape[-2:]
+        if len(images_NCHW) == 0:  # the share of a device may be empty; affine_grid refuses it
+            return images_NCHW.float()
+        # For each pixel of the result: where it lies in the image, with coordinates from -1 to 1 across and down.
         rotation_N, scaling_N, shear_N = random_NP[:, :3].unbind(dim=1)
         angle_N = rotation_N * np.deg2rad(self.max_rotation)
         slope_N = (shear_N * np.deg2rad(self.max_shear)).tan()
         cos_N, sin_N, zero_N = angle_N.cos(), angle_N.sin(), torch.zeros_like(angle_N)
-        rows = [cos_N, cos_N * slope_N - sin_N, zero_N, sin_N, sin_N * slope_N + cos_N, zero_N]
-        theta_N23 = (torch.stack(rows, dim=1) / (1 + self.max_scaling * scaling_N)[:, None]).view(-1, 2, 3)
-        where_NHW2 = F.affine_grid(theta_N23, [len(images_NHW), 1, SIZE, SIZE], align_corners=False)
+        across = [cos_N, (cos_N * slope_N - sin_N) * (H / W), zero_N]
+        down = [sin_N * (W / H), sin_N * slope_N + cos_N, zero_N]
+        theta_N23 = (torch.stack(across + down, dim=1) / (1 + self.max_scaling * scaling_N)[:, None]).view(-1, 2, 3)
+        where_NHW2 = F.affine_grid(theta_N23, [len(images_NCHW), 1, H, W], align_corners=False)
         if self.elastic:
-            vectors_N2GG = random_NP[:, 3:].view(-1, 2, GRID, GRID)
-            basis_HG = _basis(images_NHW.device)
-            pixels_N2HW = self.elastic * (basis_HG @ vectors_N2GG @ basis_HG.T)
-            where_NHW2 = where_NHW2 + pixels_N2HW.movedim(1, -1) * (2 / SIZE)
-        return F.grid_sample(images_NHW.unsqueeze(1).float(), where_NHW2, align_corners=False).squeeze(1)
+            vectors_N2GG = random_NP[:, 3:].view(-1, 2, grid(H), grid(W))
+            device = images_NCHW.device
+            pixels_N2HW = self.elastic * (_basis(H, device) @ vectors_N2GG @ _basis(W, device).T)
+            across_NHW, down_NHW = pixels_N2HW.unbind(dim=1)
+            where_NHW2 = where_NHW2 + torch.stack([across_NHW * (2 / W), down_NHW * (2 / H)], dim=-1)
+        return F.grid_sample(images_NCHW.float(), where_NHW2, align_corners=False)
+
+
+def grid(size: int) -> int:
+    """Return how many random vectors, `SPACING` pixels apart, cover `size` pixels: 8 for 28."""
+    return math.ceil(size / SPACING) + 1
 
 
 @cache
-def _basis(device: torch.device) -> Tensor:
-    """Return Gaussians around the points of the grid, (SIZE, GRID), scaled so that displacements have variance 1."""
-    pixels_H = torch.arange(SIZE) - (SIZE - 1) / 2
-    points_G = SPACING * (torch.arange(GRID) - (GRID - 1) / 2)
+def _basis(size: int, device: torch.device) -> Tensor:
+    """Return Gaussians around the points of the grid, (size, grid), scaled so that displacements have variance 1."""
+    pixels_H = torch.arange(size) - (size - 1) / 2
+    points_G = SPACING * (torch.arange(grid(size)) - (grid(size) - 1) / 2)
     bumps_HG = torch.exp(-((pixels_H[:, None] - points_G) ** 2) / (2 * SMOOTHNESS**2))
     return F.normalize(bumps_HG, dim=1).to(device)

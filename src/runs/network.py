@@ -34,6 +34,7 @@ class TrainedNetwork:
         parser = ArgumentParser(exit_on_error=False)
         try:
             self.datamodule = MNISTDataModule(**saved.data_arguments)
+            self.datamodule.load_state_dict(saved.content.get("MNISTDataModule", {}))  # its normalisation
             parser.add_class_arguments(network, "network", fail_untyped=False)
             config = parser.parse_object({"network": saved.arguments})
             self.network: Classifier = parser.instantiate(config).network
@@ -44,7 +45,7 @@ class TrainedNetwork:
 
     def read(self, images_NHW: Tensor) -> Tensor:
         """Classify one batch of raw images, uint8 (N, 28, 28). Returns: probabilities (N, K)."""
-        batch = self.datamodule.preprocess(images_NHW), torch.empty(0), 1.0
+        batch = self.datamodule.preprocess(images_NHW), torch.empty(0)
         return self.network.predict_step(batch, batch_idx=0)
 
     def probabilities(self, images_NHW: Tensor) -> Iterator[Tensor]:

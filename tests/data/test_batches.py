@@ -30,7 +30,7 @@ def test_devices_share_the_batches_of_one_device(images: int, batch_size: int, w
     assert len(shared) == len(alone) == len(devices[0])
     for whole, shares in zip(alone, shared, strict=True):
         assert torch.equal(torch.cat([share.labels_N for share in shares]), whole.labels_N)
-        assert torch.equal(torch.cat([share.images_NHW for share in shares]), whole.images_NHW)
+        assert torch.equal(torch.cat([share.images for share in shares]), whole.images)
         assert torch.equal(shifts_of(shares), shifts_of([whole]))
         assert torch.equal(numbers_of(shares), numbers_of([whole]))
         assert max(len(s.labels_N) for s in shares) - min(len(s.labels_N) for s in shares) <= 1
@@ -73,7 +73,7 @@ def test_shifts_are_drawn_evenly_and_anew_in_each_epoch() -> None:
 
 def test_image_and_label_stay_together() -> None:
     for batch in batches(100, 8, seed=3):
-        assert torch.equal(batch.images_NHW[:, 0, 0].long(), batch.labels_N)
+        assert torch.equal(batch.images[:, 0, 0].long(), batch.labels_N)
 
 
 def order(seed: int | None, epoch: int) -> list[int]:

@@ -21,7 +21,7 @@ def test_pixels_are_those_of_the_usual_torchvision_transforms(mnist: Path, norma
     reference = MNIST(mnist, train=False, transform=transform)
     data = MNISTDataModule(str(mnist), batch_size=50, normalize=normalize)
     data.setup("test")
-    x_NCHW, labels_N, _ = data.on_after_batch_transfer(next(iter(data.test_dataloader())), 0)
+    x_NCHW, labels_N = data.on_after_batch_transfer(next(iter(data.test_dataloader())), 0)
     expected_NCHW = torch.stack([reference[n][0] for n in range(50)])
     assert x_NCHW.shape == (50, 1, 28, 28)
     torch.testing.assert_close(x_NCHW, expected_NCHW, rtol=0, atol=1e-6)
@@ -51,9 +51,7 @@ def test_each_training_image_is_moved_by_its_own_shift(mnist: Path) -> None:
     batch = next(iter(data.train_dataloader()))
     assert batch.shifts_N2 is not None
     moved_NCHW = data.on_after_batch_transfer(batch, 0)[0]
-    expected = [
-        ndimage.shift(image, move, order=0) for image, move in zip(batch.images_NHW, batch.shifts_N2, strict=True)
-    ]
+    expected = [ndimage.shift(image, move, order=0) for image, move in zip(batch.images, batch.shifts_N2, strict=True)]
     assert torch.equal(moved_NCHW[:, 0] * 255, torch.from_numpy(np.stack(expected)).float())
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from src.data import Batch
 from src.models import Classifier
 from src.training.metrics import EpochMetrics
 
@@ -44,7 +45,7 @@ def test_metrics_agree_with_torchmetrics_over_uneven_batches() -> None:
 def test_training_step_returns_the_mean_cross_entropy() -> None:
     model = Linear()
     x_NCHW, labels_N = torch.randn(7, 1, 28, 28), torch.randint(10, (7,))
-    loss = model.training_step((x_NCHW, labels_N, 1 / 7), 0)
+    loss = model.training_step((x_NCHW, labels_N), 0)
     assert loss.item() == pytest.approx(F.cross_entropy(model(x_NCHW), labels_N).item(), rel=1e-6)
 
 
@@ -53,8 +54,12 @@ def test_label_smoothing_is_part_of_the_training_loss() -> None:
     x_NCHW, labels_N = torch.randn(7, 1, 28, 28), torch.randint(10, (7,))
     log_probabilities_NK = model(x_NCHW).log_softmax(dim=1)
     targets_NK = 0.9 * F.one_hot(labels_N, 10) + 0.01
-    loss = model.training_step((x_NCHW, labels_N, 1 / 7), 0)
+    loss = model.training_step((x_NCHW, labels_N), 0)
     assert loss.item() == pytest.approx(-(targets_NK * log_probabilities_NK).sum().item() / 7, rel=1e-6)
+    model.validation_step((x_NCHW, labels_N), 0)
+    assert model.val_metrics.local_values()["loss"].item() == pytest.approx(
+        F.nll_loss(log_probabilities_NK, labels_N).item(), rel=1e-6
+    )
 
 
 def test_gradient_of_shares_is_that_of_the_whole_batch() -> None:
@@ -66,7 +71,9 @@ def test_gradient_of_shares_is_that_of_the_whole_batch() -> None:
     for share in (slice(0, 3), slice(3, 6), slice(6, 10)):  # three devices
         device = Linear()
         device.load_state_dict(whole.state_dict())
-        device.training_step((x_NCHW[share], labels_N[share], 3 / 10), 0).backward()
+        batch = Batch((x_NCHW[share], labels_N[share]), weight=3 / 10)
+        device.on_train_batch_start(batch, 0)
+        device.training_step(tuple(batch), 0).backward()  # type: ignore[arg-type]  # a plain tuple, as DDP on GPUs makes
         gradients.append(device.dense.weight.grad)
     averaged = torch.stack([gradient for gradient in gradients if gradient is not None]).mean(dim=0)
     torch.testing.assert_close(averaged, whole.dense.weight.grad)
@@ -80,7 +87,7 @@ def test_optimiser_is_adam_with_the_settings_of_the_network() -> None:
     optimizer = model.configure_optimizers()
     assert isinstance(optimizer, torch.optim.Optimizer)
     before = model.dense.weight.detach().clone()
-    model.training_step((torch.randn(7, 1, 28, 28), torch.randint(10, (7,)), 1 / 7), 0).backward()
+    model.training_step((torch.randn(7, 1, 28, 28), torch.randint(10, (7,))), 0).backward()
     optimizer.step()
     gradient = model.dense.weight.grad
     assert gradient is not None
@@ -128,6 +135,6 @@ def test_one_cycle_is_an_arc_of_cosines_over_all_steps() -> None:
 def test_predict_gives_probabilities() -> None:
     model = Linear()
     x_NCHW = torch.randn(5, 1, 28, 28)
-    probabilities_NK = model.predict_step((x_NCHW, torch.zeros(5), 1.0), 0)
+    probabilities_NK = model.predict_step((x_NCHW, torch.zeros(5)), 0)
     exp = model(x_NCHW).double().exp()
     torch.testing.assert_close(probabilities_NK.double(), exp / exp.sum(dim=1, keepdim=True), rtol=1e-5, atol=1e-6)

@@ -90,7 +90,7 @@ def test_computes_what_the_published_keras_network_computes(network: type[Classi
             nn.init.uniform_(parameter, -0.5, 0.5)  # initial zeros would hide a mistake
     x_NCHW = torch.rand(8, 1, 28, 28)
     with torch.no_grad():
-        probabilities_NK = model.predict_step((x_NCHW, torch.zeros(8), 1.0), 0)
+        probabilities_NK = model.predict_step((x_NCHW, torch.zeros(8)), 0)
     expected_NK = keras(x_NCHW.permute(0, 2, 3, 1).double().numpy(), keras_weights(model))
     assert np.ptp(expected_NK, axis=1).min() > 0.05  # the outputs differ between the images
     np.testing.assert_allclose(probabilities_NK.numpy(), expected_NK, atol=1e-6)
@@ -130,7 +130,7 @@ def test_cnn_drops_a_quarter_and_a_half_in_training_only() -> None:
 
 @pytest.mark.parametrize("network", [LeNet5, CNN])
 def test_empty_share_of_a_batch(network: type[Classifier]) -> None:
-    loss = network().training_step((torch.zeros(0, 1, 28, 28), torch.zeros(0, dtype=torch.long), 2 / 3), 0)
+    loss = network().training_step((torch.zeros(0, 1, 28, 28), torch.zeros(0, dtype=torch.long)), 0)
     loss.backward()
     assert loss == 0
 

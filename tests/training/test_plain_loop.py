@@ -25,7 +25,7 @@ def test_fit_ends_with_the_weights_and_the_loss_of_a_plain_loop(
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, eps=1e-7)
     losses = []
     for batch in islice(GlobalBatches(*read_mnist(mnist, "train"), 32, seed=0), 5):
-        loss = F.cross_entropy(network((batch.images_NHW[:, None] / 255 - 0.1307) / 0.3081), batch.labels_N)
+        loss = F.cross_entropy(network((batch.images[:, None] / 255 - 0.1307) / 0.3081), batch.labels_N)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
