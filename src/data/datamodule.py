@@ -1,5 +1,6 @@
 """The base of all data modules. Images stay uint8 in memory and are scaled and normalised on the device."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -260,13 +261,13 @@ def pixel_statistics(images: Tensor) -> tuple[Any, Any]:
     Returns:
         Two numbers for one channel, or two lists with a number for each. A constant channel has the deviation 1.
     """
-    values = torch.arange(256, dtype=torch.float64) / 255
     means, deviations = [], []
     for channel in with_channels(images).unbind(dim=1):
-        shares = torch.bincount(channel.flatten(), minlength=256) / channel.numel()
-        mean = (shares.double() @ values).item()
-        means.append(mean)
-        deviations.append((shares.double() @ (values - mean) ** 2).sqrt().item() or 1.0)
+        counts, n_pixels = torch.bincount(channel.flatten()).tolist(), channel.numel()
+        total = sum(value * count for value, count in enumerate(counts))
+        squares = sum(value**2 * count for value, count in enumerate(counts))
+        means.append(total / n_pixels / 255)
+        deviations.append(math.sqrt(n_pixels * squares - total**2) / n_pixels / 255 or 1.0)
     return (means[0], deviations[0]) if len(means) == 1 else (means, deviations)
 
 
