@@ -62,6 +62,7 @@ class Distortion:
         if len(images_NCHW) == 0:  # the share of a device may be empty; affine_grid refuses it
             return images_NCHW.float()
         # For each pixel of the result: where it lies in the image, with coordinates from -1 to 1 across and down.
+        random_NP = random_NP.float()  # a Trainer of another precision has converted it
         rotation_N, scaling_N, shear_N = random_NP[:, :3].unbind(dim=1)
         angle_N = rotation_N * np.deg2rad(self.max_rotation)
         slope_N = (shear_N * np.deg2rad(self.max_shear)).tan()
