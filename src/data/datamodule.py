@@ -186,7 +186,10 @@ class ImageDataModule(LightningDataModule, ABC):
         if split not in self._loaded:
             if split == "test" and not self.classes:
                 self._read("train")  # its labels decide how many classes there are
+            known = self.classes
             images, labels_N = map(torch.as_tensor, self.load(split))
+            if known and self.classes != known:
+                raise UserError(f"{type(self).__name__}.load({split!r}) has the classes {self.classes}, not {known}.")
             self._check(images, labels_N, split)
             self._loaded[split] = images, labels_N.long()
         return self._loaded[split]
@@ -194,7 +197,8 @@ class ImageDataModule(LightningDataModule, ABC):
     def _check(self, images: Tensor, labels_N: Tensor, split: Split) -> None:
         """Raise a `UserError` for images or labels that do not fit each other, the settings or the other split."""
         where = f"{type(self).__name__}.load({split!r})"
-        if images.dtype != torch.uint8 or images.ndim not in (3, 4) or not images.numel():
+        channels_last = images.ndim == 4 and images.shape[3] <= 4 < images.shape[1]
+        if images.dtype != torch.uint8 or images.ndim not in (3, 4) or not images.numel() or channels_last:
             raise UserError(
                 f"{where} must return images as uint8, (N, H, W) or (N, C, H, W); it returned "
                 f"{str(images.dtype).removeprefix('torch.')}, {tuple(images.shape)}."

@@ -278,6 +278,7 @@ ZEROS = torch.zeros(4, 8, 8, dtype=torch.uint8)
     [
         (ZEROS.float(), [0, 1, 0, 1], {}, r"images as uint8, .*; it returned float32, \(4, 8, 8\)\."),
         (ZEROS[0], [0] * 8, {}, r"\(N, H, W\) or \(N, C, H, W\); it returned uint8, \(8, 8\)\."),
+        (ZEROS.unsqueeze(3), [0, 1, 0, 1], {}, r"\(N, C, H, W\); it returned uint8, \(4, 8, 8, 1\)"),
         (ZEROS[:0], [], {}, r"it returned uint8, \(0, 8, 8\)"),
         (ZEROS, [0, 1, 0], {}, r"a whole number for each of 4 images; it returned int64, \(3,\)"),
         (ZEROS, [0.0, 1.0, 0.0, 1.0], {}, "a whole number for each of 4 images; it returned float32"),
@@ -299,6 +300,16 @@ def test_images_that_do_not_fit_are_refused(
     with pytest.raises(UserError, match=message) as refused:
         data.prepare_data()
     assert "\n" not in str(refused.value)
+
+
+def test_splits_of_different_classes_are_refused() -> None:
+    class Wrong(ImageDataModule):
+        def load(self, split: str) -> Any:
+            self.classes = ["cat", "dog"] if split == "train" else ["dog", "horse"]
+            return ZEROS, [0, 1, 0, 1]
+
+    with pytest.raises(UserError, match=r"load\('test'\) has the classes \['dog', 'horse'\], not \['cat', 'dog'\]"):
+        Wrong().prepare_data()
 
 
 def test_splits_of_different_sizes_are_refused() -> None:
