@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -21,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 from src.models import Classifier
-from tests.conftest import ROOT, Outcome
+from tests.conftest import ROOT, SHORT, Outcome, RunCLI
 
 PAGE = (ROOT / "docs" / "extend.md").read_text()
 FILES = dict(re.findall(r"```\w+\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
@@ -62,7 +63,8 @@ def run(checkout: Path, command: str) -> Outcome:
 
 def test_what_one_writes_is_short() -> None:
     data = {"folder_data.py", "npz_data.py", "csv_data.py"}
-    assert set(FILES) == {"my_network.py", "my_network.yaml", "letters.yaml", "train_photos.py"} | data
+    networks = {"my_network.py", "my_network.yaml", "my_loss.py", "lit_classifier.py"}
+    assert set(FILES) == networks | {"letters.yaml", "train_photos.py"} | data
     assert len((FILES["my_network.py"] + FILES["my_network.yaml"]).splitlines()) < 40
     for name in data:
         assert len([line for line in FILES[name].splitlines() if line]) <= 12
@@ -82,7 +84,7 @@ def write_photos(folder: Path) -> None:
 
 def write_npz(folder: Path) -> None:
     random = np.random.default_rng(0)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for split, number in (("train", 60), ("test", 30)):
         arrays[f"{split}_images"] = random.integers(0, 256, (number, 28, 28, 3), dtype=np.uint8)
         arrays[f"{split}_labels"] = np.arange(number, dtype=np.uint8)[:, None] % 8
@@ -133,7 +135,6 @@ def test_each_data_module_trains_in_a_plain_trainer(
     trainer.fit(network, datamodule=data)
     trainer.test(network, datamodule=data)
     assert (data.shape, data.classes, len(data.train[1]), len(data.test[1])) == (shape, classes, *images)
-    assert network.test_metrics.n_images == images[1]
     if name == "Blood":  # the pixels are where they were
         assert np.array_equal(data.test[0][3, 2], np.load("bloodmnist.npz")["test_images"][3, :, :, 2])
     if name == "Kaggle":
@@ -149,6 +150,17 @@ def test_the_program_of_the_page_learns(tmp_path: Path) -> None:
     out = run(tmp_path, "python train_photos.py").out
     accuracy = re.search(r"test_accuracy\W+([\d.]+)", out)
     assert accuracy and float(accuracy[1]) > 0.9, out
+
+
+@pytest.mark.parametrize("network", ["my_loss.Margin", "lit_classifier.LitClassifier"])
+def test_a_network_of_the_page_trains(
+    cli: RunCLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str
+) -> None:
+    name = f"{network.partition('.')[0]}.py"
+    (tmp_path / name).write_text(FILES[name])
+    monkeypatch.syspath_prepend(tmp_path)
+    outcome = cli("fit", f"--model={network}", *SHORT, "--trainer.limit_test_batches=2")
+    assert outcome.code == 0, outcome.err
 
 
 @pytest.mark.slow

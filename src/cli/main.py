@@ -12,12 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt
-from lightning import Trainer, seed_everything
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning import LightningModule, Trainer, seed_everything
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.optim import Optimizer
 
 from src.cli.commands import COMMANDS, TRAINING, add_options, run_command
-from src.cli.messages import NAME_A_CHECKPOINT, NAME_A_NETWORK, PROGRAM, Parser, prepare_output, print_error
+from src.cli.messages import (
+    NAME_A_CHECKPOINT,
+    NAME_A_NETWORK,
+    PROGRAM,
+    Parser,
+    prepare_output,
+    print_error,
+    with_full_names,
+)
 from src.cli.settings import (
     add_trainer_options,
     expand_paths,
@@ -32,7 +41,6 @@ from src.cli.settings import (
 )
 from src.data import MNISTDataModule
 from src.inference.predictions import predict
-from src.models import Classifier
 from src.runs.checkpoints import Checkpoint
 from src.runs.folder import Run
 from src.runs.network import import_network, load_weights
@@ -92,13 +100,18 @@ class CLI(LightningCLI):
         parser.add_argument("--ckpt_path", type=str, help="A checkpoint. With fit, a new run starts from it.")
         add_trainer_options(parser)
         # Not required, because a checkpoint names its network. `parse_arguments` reports a missing network.
-        parser.add_lightning_class_args(Classifier, "model", subclass_mode=True, required=False)
+        parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True, required=False)
         parser.add_class_arguments(MNISTDataModule, "data", skip={"images"})  # an option of `predict` only
+        parser.add_optimizer_args((Optimizer,))
+        parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line once, on top of the settings of the run or the checkpoint that it names."""
         command_args = sys.argv[1:] if args is None else list(args)
+        for number, arg in enumerate(command_args):
+            is_name = arg in ("LeNet5", "CNN") and number and command_args[number - 1] == "--model"
+            command_args[number] = f"src.models.{arg}" if is_name else with_full_names(arg)
         command = next((arg for arg in command_args if arg in HELP), None)
         named, saved = named_in(command_args), None
         if command == "fit" and named.resume and named.resume != "auto":
@@ -162,20 +175,20 @@ class CLI(LightningCLI):
         save_best = self.datamodule.val_size > 0
         return training_trainer(self.parser.commands["fit"], config, built, save_best, self.run, self.checkpoint)
 
-    def fit(self, model: Classifier, datamodule: MNISTDataModule) -> None:
+    def fit(self, model: LightningModule, datamodule: MNISTDataModule) -> None:
         if self.run and self.trainer.is_global_zero:
             print(f"Resuming {self.run.folder}")
         train(self.trainer, model, datamodule, self.checkpoint)
 
-    def validate(self, model: Classifier, datamodule: MNISTDataModule) -> None:
+    def validate(self, model: LightningModule, datamodule: MNISTDataModule) -> None:
         self.trainer.validate(model, datamodule=datamodule, ckpt_path=self.config.validate.ckpt_path, verbose=False)
         self._print_result("validation", "val")
 
-    def test(self, model: Classifier, datamodule: MNISTDataModule) -> None:
+    def test(self, model: LightningModule, datamodule: MNISTDataModule) -> None:
         self.trainer.test(model, datamodule=datamodule, ckpt_path=self.config.test.ckpt_path, verbose=False)
         self._print_result("test", "test")
 
-    def predict(self, model: Classifier, datamodule: MNISTDataModule) -> None:
+    def predict(self, model: LightningModule, datamodule: MNISTDataModule) -> None:
         settings = self.config.predict
         predict(self.trainer, model, datamodule, settings.ckpt_path, settings.also, settings.contact_sheet)
 
@@ -216,14 +229,14 @@ def main(args: ArgsType = None) -> int:
     try:
         with signals_raise_interrupted():
             CLI(
-                Classifier,
+                LightningModule,
                 MNISTDataModule,
                 save_config_callback=None,  # `training_trainer` adds it to trainings
                 seed_everything_default=0,
                 subclass_mode_model=True,
                 parser_kwargs=parser,
                 parser_class=Parser,
-                auto_configure_optimizers=False,
+                auto_configure_optimizers=False,  # `training_trainer` does it, for trials of a search too
                 args=args,
             )
     except (Interrupted, MisconfigurationException, OSError) as error:

@@ -23,6 +23,17 @@ NAME_A_CHECKPOINT = "Name a checkpoint: --ckpt_path lightning_logs/lenet5/versio
 NAME_A_NETWORK = "Name a network: --config configs/lenet5.yaml, or --model LeNet5"
 
 
+# A short name means a network of this package, whatever else has that name.
+SHORT_NAME = re.compile(
+    r"""((?:^|--|[\s{,"'])(?:model|class_path)["']?[:=]\s*["']?)(LeNet5|CNN)(?![\w.])""", re.MULTILINE
+)
+
+
+def with_full_names(text: str) -> str:
+    """Replace the short names of networks in a config or an argument."""
+    return SHORT_NAME.sub(r"\1src.models.\2", text)
+
+
 class Parser(LightningArgumentParser):
     """A parser that prints an error in two lines, without the usage of all options.
 
@@ -68,6 +79,9 @@ class Parser(LightningArgumentParser):
                 mend = "" if encoding == "UTF-8" else " If it is in UTF-8, set PYTHONUTF8=1."
                 self.error(f"It is not a text file in {encoding}.{mend}")
 
+    def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
+        return super().parse_string(with_full_names(content), *args, **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
         program = parser.prog.replace(" [options]", "") if parser.prog.startswith(PROGRAM) else f"{PROGRAM} fit"
@@ -92,7 +106,7 @@ def condense(message: str) -> str:
         reason = f" ({problem})" if problem else ""
         return (
             f"{value[1]} is not a network{reason}. "
-            "Choose LeNet5 or CNN, or name your own subclass of src.models.Classifier as module.Class."
+            "Choose LeNet5 or CNN, or name a LightningModule of your own as module.Class."
         )
     types = " or ".join(dict.fromkeys(re.findall(r"Expected an? <class '([\w.]+)'>", message)))
     return f"--{key[1]} {value[1]} is not valid{': expected ' + types if types else ''}."

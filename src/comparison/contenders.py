@@ -11,7 +11,7 @@ from src.comparison.corruptions import measure_robustness
 from src.comparison.groups import (
     Group,
     LeftOut,
-    common_classes,
+    common_data_set,
     count_each_seed_once,
     data_differences,
     early_stops,
@@ -45,14 +45,14 @@ def compare_runs(
     for plan in planned:
         merge(groups, Group(plan.name, plan.recipe, []))
     _require_two(groups, {})
-    classes = common_classes([group.recipe for group in groups])
+    data_set = common_data_set([group.recipe for group in groups])
     folder = _folder(output, name, groups)
     number_of_runs = fix_number(planned, folder / "plan.json")
     for group in train_missing(planned, n_processes, folder / "logs"):
         merge(groups, group)
     count_each_seed_once(groups, left_out)
     name_apart(groups)
-    data = MNISTDataModule(str(data_dir or groups[0].runs[0].config["data"]["data_dir"]), classes=classes)
+    data = MNISTDataModule(str(data_dir or groups[0].runs[0].config["data"]["data_dir"]), **data_set)
     contenders = _read_contenders(groups, data, left_out)
     _require_two(contenders, left_out)
     return Comparison(

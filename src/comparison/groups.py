@@ -80,16 +80,18 @@ def count_each_seed_once(groups: list[Group], left_out: LeftOut) -> None:
         group.runs = [chosen[seed] for seed in sorted(chosen)]
 
 
-def common_classes(recipes: list[dict[str, Any]]) -> list[str] | None:
-    """Return the classes that all these recipes have, see `MNISTDataModule`.
+def common_data_set(recipes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the arguments of `MNISTDataModule` that choose the data set of all these recipes.
 
     Raises:
-        UserError: They differ, so the data sets do.
+        UserError: They differ.
     """
-    first, *others = (recipe.get("data.classes") for recipe in recipes)
+    first, *others = (
+        {"classes": recipe.get("data.classes"), "dataset": recipe.get("data.dataset", "mnist")} for recipe in recipes
+    )
     for other in others:
         if other != first:
-            names = [", ".join(classes) if classes else "MNIST's digits" for classes in (first, other)]
+            names = [", ".join(one["classes"]) if one["classes"] else one["dataset"] for one in (first, other)]
             raise UserError(f"Runs on different data sets can't be compared: {names[0]}, and {names[1]}.")
     return first
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning import LightningModule
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from src.comparison.groups import Group, LeftOut
 from src.comparison.statistics import Difference, Wrong, differences, mcnemar, verdict
-from src.models import Classifier
 
 FEW = 5  # networks of which every pair is shown
 
@@ -21,7 +21,7 @@ FEW = 5  # networks of which every pair is shown
 class Contender(Group):
     """The runs of one network and one recipe, with their answers to the test images."""
 
-    trained: Classifier  # of the first run
+    trained: LightningModule  # of the first run
     labels_N: NDArray[np.int64]
     probabilities_SNK: NDArray[np.float32]
     robustness_SCL: NDArray[np.float64] | None = None  # error rate of each run under each corruption, at each level

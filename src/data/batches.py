@@ -19,8 +19,9 @@ class Batch(tuple[Tensor, Tensor]):
     global batch. So all images count equally, even if the shares differ in size by one. A mean loss that ignores it
     is the same where all shares have the same size.
 
-    Read `weight` in a hook such as `on_train_batch_start`. On GPUs, DDP rebuilds tuples as plain ones before it calls
-    `training_step`; functions that rebuild a tuple from its elements keep the class, but not the weight.
+    Read `weight` in a hook such as `on_train_batch_start`. On GPUs, DDP may rebuild tuples as plain ones before it
+    calls `training_step`: older versions of torch do; newer ones keep a tuple whose tensors are on the device already.
+    Functions that rebuild a tuple from its elements keep the class, but not the weight.
 
     Args:
         pair: Images (N, C, H, W) and labels (N,).

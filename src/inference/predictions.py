@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from src import plots
 from src.data import ImageFile, MNISTDataModule
-from src.models import Classifier
 from src.runs.folder import run_folder
 from src.runs.network import TrainedNetwork
 from src.system.errors import UserError
@@ -25,7 +24,7 @@ Row = dict[str, Any]  # file or image (its number), answers (network → Answer)
 
 def predict(
     trainer: Trainer,
-    model: Classifier,
+    model: LightningModule,
     datamodule: MNISTDataModule,
     ckpt_path: str,
     also: list[str],
@@ -56,16 +55,26 @@ def predict(
     for path, other in zip(also, others, strict=True):
         if other.datamodule.classes != datamodule.classes:
             raise UserError(f"{path} has other classes than {ckpt_path}.")
-    shares: list[Any] = [trainer.predict(model, datamodule=datamodule, ckpt_path=ckpt_path)]
+    shares: list[Any] = [trainer.predict(_forward_alone(model), datamodule=datamodule, ckpt_path=ckpt_path)]
     for other in others:
         other.datamodule.data_dir = datamodule.data_dir
         other.datamodule.images, other.datamodule.files = datamodule.images, datamodule.files
-        shares.append(trainer.predict(other.network, datamodule=other.datamodule))
+        shares.append(trainer.predict(_forward_alone(other.network), datamodule=other.datamodule))
     names: Sequence[int | str] = range(10) if datamodule.is_mnist else datamodule.classes
-    answers = [_answers(gather_shares(share or []), names) for share in shares]
+    answers = [_answers(gather_shares(share or []).float().softmax(dim=1), names) for share in shares]
     if trainer.is_global_zero:
         networks = short_names([ckpt_path, *also])
         _write(networks, _rows(list(networks), answers, datamodule.files), datamodule.files, contact_sheet)
+
+
+def _forward_alone(network: LightningModule) -> LightningModule:
+    """Make `predict_step` return the logits, whatever the network's own returns."""
+
+    def predict_step(batch: Any, batch_idx: int) -> Tensor:
+        return network(batch[0].to(network.dtype))
+
+    network.predict_step = predict_step  # type: ignore[method-assign]
+    return network
 
 
 def _answers(probabilities_NK: Tensor, names: Sequence[int | str]) -> list[Answer]:

@@ -41,12 +41,14 @@ class Checkpoint:
     @property
     def class_path(self) -> str | None:
         """The class of the network; None if this command line did not write the checkpoint."""
-        return self.content.get("hyper_parameters", {}).get(CLASS_PATH)
+        return self.content.get("hyper_parameters", {}).get(CLASS_PATH) or self._model.get("class_path")
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments of the network."""
-        return self._arguments("hyper_parameters")
+        if CLASS_PATH in self.content.get("hyper_parameters", {}):
+            return self._arguments("hyper_parameters")
+        return self._model.get("init_args", {})
 
     @property
     def data_arguments(self) -> dict[str, Any]:
@@ -62,6 +64,11 @@ class Checkpoint:
     def weights(self) -> dict[str, Tensor]:
         """The state of the network."""
         return self.content["state_dict"]
+
+    @property
+    def _model(self) -> dict[str, Any]:
+        """What `fit` has saved, of a network that does not save its hyperparameters itself."""
+        return self.content.get("settings", {}).get("model", {})
 
     def _arguments(self, key: str) -> dict[str, Any]:
         arguments = self.content.get(key, {})
@@ -137,7 +144,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 def _has_expected_types(checkpoint: dict[str, Any]) -> bool:
     """Whether the entries that are read here or by Lightning have the types that Lightning writes."""
     weights = checkpoint.get("state_dict")
-    hyperparameters = [checkpoint.get(key, {}) for key in ("hyper_parameters", "datamodule_hyper_parameters")]
+    hyperparameters = [
+        checkpoint.get(key, {}) for key in ("hyper_parameters", "datamodule_hyper_parameters", "settings")
+    ]
     return (
         isinstance(weights, dict)
         and all(isinstance(weight, Tensor) for weight in weights.values())

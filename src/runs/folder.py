@@ -113,9 +113,18 @@ def run_folder(checkpoint: Path) -> Path:
 
 
 def runs_folder(settings: Namespace) -> Path:
-    """The folder of all runs of the network in these settings of `fit`."""
-    network = short_name(settings.model.class_path).lower()
-    return Path(settings.trainer.default_root_dir or ".", "lightning_logs", network)
+    """The folder of all runs of the network in these settings of `fit`.
+
+    It has the name of the class. If runs of another class of that name are there, it has the name with the module.
+    """
+    root, class_path = Path(settings.trainer.default_root_dir or ".", "lightning_logs"), settings.model.class_path
+    folder = root / short_name(class_path).lower()
+    for run in find_runs(folder):
+        model = run.config.get("model")
+        if isinstance(model, dict) and model.get("class_path") != class_path:
+            return root / class_path.lower()
+        break
+    return folder
 
 
 def short_name(class_path: str) -> str:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 from jsonargparse import ArgumentParser
+from lightning import LightningModule
 from torch import Tensor
 
 from src.data import MNISTDataModule
-from src.models import Classifier
 from src.runs.checkpoints import Checkpoint
 from src.runs.trust import foreign_argument, imported_module
 from src.system.errors import UserError, reason
@@ -37,16 +37,18 @@ class TrainedNetwork:
             self.datamodule.load_state_dict(saved.content.get("MNISTDataModule", {}))  # its normalisation
             parser.add_class_arguments(network, "network", fail_untyped=False)
             config = parser.parse_object({"network": saved.arguments})
-            self.network: Classifier = parser.instantiate(config).network
+            self.network: LightningModule = parser.instantiate(config).network
         except Exception as error:  # the class may have changed, or raise anything
             raise UserError(f"{path} does not fit the current {class_path}: {reason(error)}") from None
         load_weights(self.network, saved)
-        self.network.eval().to(memory_format=torch.channels_last)
+        self.network.eval()
+        if getattr(self.network, "channels_last", False):
+            self.network.to(memory_format=torch.channels_last)
 
     def read(self, images_NHW: Tensor) -> Tensor:
         """Classify one batch of raw images, uint8 (N, 28, 28). Returns: probabilities (N, K)."""
-        batch = self.datamodule.preprocess(images_NHW), torch.empty(0)
-        return self.network.predict_step(batch, batch_idx=0)
+        x_NCHW = self.datamodule.preprocess(images_NHW)
+        return self.network(x_NCHW.to(self.network.dtype)).softmax(dim=1)
 
     def probabilities(self, images_NHW: Tensor) -> Iterator[Tensor]:
         """Classify any number of raw images, one batch at a time. Yields: probabilities (n, K) of each batch."""
@@ -55,7 +57,7 @@ class TrainedNetwork:
                 yield self.read(batch_NHW)
 
 
-def load_weights(network: Classifier, saved: Checkpoint) -> None:
+def load_weights(network: LightningModule, saved: Checkpoint) -> None:
     """Load the weights of a checkpoint. Raises a `UserError` if they do not fit the network."""
     try:
         network.load_state_dict(saved.weights)
@@ -64,7 +66,7 @@ def load_weights(network: Classifier, saved: Checkpoint) -> None:
         raise UserError(f"{saved.path} does not fit the current {name}: {reason(error)}") from None
 
 
-def trusted_network(saved: Checkpoint, named: str | None) -> tuple[str, type[Classifier]]:
+def trusted_network(saved: Checkpoint, named: str | None) -> tuple[str, type[LightningModule]]:
     """The class of a saved network and its name, if its module is imported: a checkpoint must never cause an import.
 
     If the user named a class with ``--model``, it must be the same.
@@ -90,10 +92,10 @@ def trusted_network(saved: Checkpoint, named: str | None) -> tuple[str, type[Cla
     return class_path, network
 
 
-def imported_network(class_path: str) -> type[Classifier] | None:
+def imported_network(class_path: str) -> type[LightningModule] | None:
     """The network class of that name if its module is imported already, else None."""
     network = imported_module(class_path)
-    return network if network is not None and issubclass(network, Classifier) else None
+    return network if network is not None and issubclass(network, LightningModule) else None
 
 
 def import_network(class_path: str) -> str:
@@ -105,5 +107,5 @@ def import_network(class_path: str) -> str:
     except Exception as error:  # the module may raise anything
         raise UserError(f"{class_path} is not a network: {reason(error)}") from None
     if imported_network(class_path) is None:
-        raise UserError(f"{class_path} is not a network: name a subclass of src.models.Classifier as module.Class.")
+        raise UserError(f"{class_path} is not a network: name a LightningModule as module.Class.")
     return class_path

@@ -35,6 +35,7 @@ SETTINGS = {
     "tensorboard": Role.SURROUNDINGS | Role.SEARCH,
     "data.batch_size": Role.EVALUATION,
     "data.classes": Role.SEARCH,
+    "data.dataset": Role.SEARCH,
     "data.data_dir": Role.SURROUNDINGS | Role.EVALUATION | Role.SEARCH | Role.PATH,
     "data.images": Role.SURROUNDINGS | Role.EVALUATION | Role.PATH,
     "data.seed": Role.SEED | Role.SEARCH,
@@ -54,6 +55,7 @@ SETTINGS = {
     "trainer.profiler": Role.SURROUNDINGS,
     "trainer.strategy": Role.SURROUNDINGS,
 }
+MNIST = ("data.dataset", "mnist")
 NOT_IN_A_RECIPE = Role.SEED | Role.SURROUNDINGS
 
 
@@ -65,8 +67,8 @@ def settings_with(role: Role) -> list[str]:
 def recipe(config: dict[str, Any], ignore: Role = NOT_IN_A_RECIPE) -> dict[str, Any]:
     """Flatten the settings of a run into one entry each, such as ``trainer.max_epochs``, without those to ignore.
 
-    A setting that is null is left out, so that old runs keep their recipe when a new setting is introduced. So is a
-    limit of 1.0, all batches: for Python it is equal to 1, one batch.
+    A setting that is null is left out, so that old runs keep their recipe when a new setting is introduced, and so is
+    the data set MNIST. A limit of 1.0, all batches, is left out because for Python it is equal to 1, one batch.
     """
 
     def flatten(value: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -75,7 +77,7 @@ def recipe(config: dict[str, Any], ignore: Role = NOT_IN_A_RECIPE) -> dict[str, 
         if isinstance(value, dict) and value:
             for key, inner in value.items():
                 yield from flatten(inner, f"{name}.{key}" if name else str(key))
-        elif not (name.startswith("trainer.limit_") and repr(value) == "1.0"):
+        elif not (name.startswith("trainer.limit_") and repr(value) == "1.0") and (name, value) != MNIST:
             yield name, value
 
     return dict(flatten(config, ""))

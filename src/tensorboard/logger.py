@@ -129,6 +129,8 @@ class RunLogger(TensorBoardLogger):
         The entry doesn't declare which settings and metrics exist. TensorBoard then collects the settings of
         all runs, lists those that differ first, and takes every scalar of the sub-runs as a metric.
         """
+        if self.experiment.file_writer is None:
+            return  # Lightning logs them once more at the test, when the training has closed the file
         settings = params if isinstance(params, dict) else vars(params)
         plain = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in settings.items()}
         summary = hparams_summary.hparams_pb(plain, trial_id=str(Path(self.log_dir).relative_to(self.save_dir)))

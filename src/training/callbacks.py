@@ -71,6 +71,20 @@ class Curves(Callback):
             trainer.logger.resume(checkpoint.get("curves", {}), checkpoint["global_step"])
 
 
+class SavedSettings(Callback):
+    """Writes into each checkpoint the settings of network and data, so that both can be built again from it.
+
+    Args:
+        settings: Of ``fit``, as plain data.
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = {name: settings[name] for name in ("model", "data")}
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["settings"] = self.settings
+
+
 class WriteAnswers(Callback):
     """Writes ``answers.npz`` into the run folder after the test.
 

@@ -33,7 +33,7 @@ class Measuring(Callback):
         self.newest: dict[str, dict[str, Tensor]] = {}
         self.test_logits_NK: Tensor | None = None
         self._logits_NK: Tensor | None = None  # of the current step
-        self._test_shares: list[Tensor] = []
+        self._shares: list[Tensor] = []
         self._loaded: list[dict[str, Any]] = []  # the sums of each process inside an epoch
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -63,20 +63,20 @@ class Measuring(Callback):
         """Add a step to the sums, and return its logits. None if it did not call `forward`."""
         if self._logits_NK is None:
             return None
-        logits_NK, self._logits_NK = self._logits_NK.detach(), None
+        logits_NK, self._logits_NK = self._logits_NK, None
         self.metrics[stage].update(logits_NK, batch[1])
         return logits_NK
 
     def _end(self, stage: str, trainer: Trainer) -> None:
         """Reduce the sums over the devices, and pass the values of the epoch to callbacks and loggers."""
+        self.metrics[stage].flush()
         values = self.newest[stage] = self.metrics[stage].compute()
         if not values["images"]:
             rank_zero_warn(f"No {stage} step calls forward, so there are no {stage}_loss and {stage}_accuracy.")
             return
         epoch = trainer.current_epoch + (stage != "test")  # the test follows the last epoch
         named = {name: value for name, value in values.items() if value.is_floating_point()}
-        trainer.callback_metrics.update({f"{stage}_{name}": value for name, value in named.items()})
-        log_epoch(trainer, stage, {name: value.item() for name, value in named.items()}, epoch)
+        log_epoch(trainer, stage, {name: value.item() for name, value in named.items()}, epoch, f"{stage}_")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for state in pick_by_rank(self._loaded):
@@ -108,23 +108,24 @@ class Measuring(Callback):
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.metrics["test"].reset()
-        self._test_shares = []
+        self._shares = []
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         logits_NK = self._measure("test", batch)
         if logits_NK is not None:
-            self._test_shares.append(logits_NK)
+            self._shares.append(logits_NK)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end("test", trainer)
-        shares = [share.float().cpu() for share in self._test_shares]
+        shares = [share.float().cpu() for share in self._shares]
         self.test_logits_NK = gather_shares(shares) if shares else None
 
     # A checkpoint inside an epoch keeps the sums of the steps so far.
 
     def state_dict(self) -> dict[str, Any]:
+        self.metrics["train"].flush()
         state = move_data_to_device(self.metrics["train"].metric_state, torch.device("cpu"))
         return {"train": gather(state)}  # Lightning calls this hook in every process
 
@@ -137,18 +138,20 @@ def measuring_of(trainer: Trainer) -> Measuring:
     return next(one for one in trainer.callbacks if isinstance(one, Measuring))  # type: ignore[attr-defined]
 
 
-def log_epoch(trainer: Trainer, stage: str, values: dict[str, float], epoch: int) -> None:
-    """Pass values of an epoch to all loggers.
+def log_epoch(trainer: Trainer, stage: str, values: dict[str, float], epoch: int, prefix: str = "") -> None:
+    """Pass values of an epoch to callbacks, which may monitor them, and to all loggers.
 
     Args:
-        trainer: Has the loggers.
+        trainer: Has callbacks and loggers.
         stage: "train", "val" or "test".
-        values: By their names without the stage.
+        values: By their names in the curves.
         epoch: Counted from 1.
+        prefix: Of their names elsewhere.
     """
+    named = {f"{prefix}{name}": value for name, value in values.items()}
+    trainer.callback_metrics.update({name: torch.tensor(value) for name, value in named.items()})
     for logger in trainer.loggers:
         if isinstance(logger, RunLogger):
             logger.log_epoch(SUB_RUNS[stage], values, epoch)
         elif trainer.is_global_zero:
-            named = {f"{stage}_{name}": value for name, value in values.items()}
             logger.log_metrics(named | {"epoch": epoch}, step=trainer.global_step)

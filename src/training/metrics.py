@@ -21,6 +21,7 @@ class EpochMetrics(Metric):
         self.add_state("loss_sum", torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("n_correct", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("n_images", torch.tensor(0), dist_reduce_fx="sum")
+        self._n_new = 0  # images since the last `flush`
         self.loss_sum: Tensor
         self.n_correct: Tensor
         self.n_images: Tensor
@@ -32,10 +33,20 @@ class EpochMetrics(Metric):
         loss_sum = F.cross_entropy(logits_NK, labels_N, reduction="sum")
         self.loss_sum.add_(loss_sum)  # `+=` would also set the attribute, which takes a module longer
         self.n_correct.add_((logits_NK.argmax(dim=1) == labels_N).sum())
-        self.n_images.add_(len(labels_N))
+        self._n_new += len(labels_N)  # on the host, which spares an operation in each step
+
+    def flush(self) -> None:
+        """Complete the states. Call it before they are saved or synchronised."""
+        self.n_images.add_(self._n_new)
+        self._n_new = 0
+
+    def reset(self) -> None:
+        super().reset()
+        self._n_new = 0
 
     def compute(self) -> dict[str, Tensor]:
         """Return `loss`, `accuracy` (0…1), and the counts `errors` and `images`. Collective: waits for all devices."""
+        self.flush()
         return {
             "loss": self.loss_sum / self.n_images,
             "accuracy": self.n_correct / self.n_images,

@@ -22,6 +22,8 @@ class Resuming(Callback):
     max_steps = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.precision == "64-true":
+            pl_module.double()  # Lightning would do it after restoring a checkpoint, and lose half of the digits
         steps = gather(self.first_step)  # the first moment at which all processes exist
         if len(set(steps)) > 1:
             raise UserError(f"The processes start at different steps: {steps}. Each node needs the same run folder.")

@@ -5,7 +5,7 @@ in which order. To add a callback to all trainings, add it to `training_callback
 """
 
 import atexit
-import copy
+import inspect
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from jsonargparse import Namespace
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, Timer, WeightAveraging
-from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, ReduceLROnPlateau, SaveConfigCallback, instantiate_class
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.parameter import is_lazy
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from src.data import MNISTDataModule
 from src.models import Classifier
@@ -31,7 +33,7 @@ from src.runs.trust import foreign_argument
 from src.system.errors import UserError
 from src.system.processes import cluster_environment, limit_waiting, refuse_other_processes
 from src.tensorboard.logger import RunLogger
-from src.training.callbacks import Curves, Progress, RunSummary, WriteAnswers, print_weights
+from src.training.callbacks import Curves, Progress, RunSummary, SavedSettings, WriteAnswers, print_weights
 from src.training.measuring import Measuring
 from src.training.randomness import RandomState
 from src.training.resuming import Resuming
@@ -68,6 +70,8 @@ def training_trainer(
     built.tensorboard.measuring = measuring = Measuring()  # first, so that all others see the values of the epoch
     all_callbacks = [measuring, *user_callbacks, built.tensorboard, *_progress(settings)]
     all_callbacks += [*training_callbacks(built, save_best, checkpoint), *callbacks]
+    all_callbacks.append(SavedSettings(yaml.safe_load(parser.dump(config, skip_unset=False))))
+    use_optimizer(built.model, built, config)
     options: dict[str, Any] = {"max_time": None}  # its Timer is among the callbacks
     if settings.logger is not False and not is_bare:
         options["logger"] = _loggers(config, settings, run, is_resumed)
@@ -138,6 +142,36 @@ def _trainer(config: Namespace, settings: Namespace, checkpoint: Checkpoint | No
     return trainer
 
 
+def use_optimizer(network: LightningModule, built: Namespace, config: Namespace) -> None:
+    """Give a network the optimiser and the schedule of ``--optimizer`` and ``--lr_scheduler``, if they are set.
+
+    Raises:
+        UserError: A schedule has no optimiser, or settings of a `Classifier` contradict them.
+    """
+    optimizer, schedule = built.get("optimizer"), built.get("lr_scheduler")
+    if optimizer is None:
+        if schedule is not None:
+            raise UserError("--lr_scheduler needs an --optimizer, such as --optimizer SGD --optimizer.lr 0.1")
+        return
+    if isinstance(network, Classifier):
+        for name in ("lr", "eps", "betas", "schedule"):
+            default = inspect.signature(Classifier).parameters[name].default
+            if getattr(network, name) != default:
+                raise UserError(f"--model.{name} is a setting of Adam, which --optimizer replaces: leave it out.")
+
+    def configure_optimizers() -> Any:
+        made = instantiate_class(filter(lambda parameter: parameter.requires_grad, network.parameters()), optimizer)
+        if schedule is None:
+            return made
+        scheduler = instantiate_class(made, schedule)
+        per_step = isinstance(scheduler, OneCycleLR | CyclicLR)
+        options = {"monitor": scheduler.monitor} if isinstance(scheduler, ReduceLROnPlateau) else {}
+        interval = "step" if per_step else "epoch"
+        return {"optimizer": made, "lr_scheduler": {"scheduler": scheduler, "interval": interval} | options}
+
+    network.configure_optimizers = configure_optimizers  # type: ignore[method-assign]
+
+
 class BestCheckpoint(ModelCheckpoint):
     """Writes ``best.ckpt``. A class of its own, beside a ModelCheckpoint of the user."""
 
@@ -145,7 +179,7 @@ class BestCheckpoint(ModelCheckpoint):
         super().__init__(filename="best", enable_version_counter=False, monitor="val_accuracy", mode="max")
 
 
-def fit(trainer: Trainer, network: Classifier, data: MNISTDataModule, ckpt_path: str | None) -> None:
+def fit(trainer: Trainer, network: LightningModule, data: MNISTDataModule, ckpt_path: str | None) -> None:
     """Train a network, from a checkpoint if given."""
     trainer.fit(network, datamodule=data, ckpt_path=ckpt_path)
     if trainer.global_step == 0:
@@ -156,7 +190,9 @@ def fit(trainer: Trainer, network: Classifier, data: MNISTDataModule, ckpt_path:
             callback.on_train_end(trainer, network)
 
 
-def train(trainer: Trainer, network: Classifier, data: MNISTDataModule, checkpoint: Checkpoint | None = None) -> None:
+def train(
+    trainer: Trainer, network: LightningModule, data: MNISTDataModule, checkpoint: Checkpoint | None = None
+) -> None:
     """Train a network, from a checkpoint if given, then test its last weights. `RunSummary` stores the result."""
     check_network(network, len(data.classes))
     with _run_folder(trainer, checkpoint.first_step if checkpoint else 0):
@@ -169,15 +205,15 @@ def train(trainer: Trainer, network: Classifier, data: MNISTDataModule, checkpoi
         trainer.test(network, datamodule=data, verbose=False)
 
 
-def check_network(network: Classifier, n_classes: int) -> None:
+def check_network(network: LightningModule, n_classes: int) -> None:
     """Raise a `UserError` for a network that cannot be trained, before anything is written.
 
     Args:
-        network: Nothing in it changes: a copy classifies two images.
+        network: It classifies two images, in evaluation mode.
         n_classes: The number of classes in the data set.
     """
     name = type(network).__name__
-    if not hasattr(network, "is_measured"):
+    if isinstance(network, Classifier) and not hasattr(network, "is_measured"):
         raise UserError(f"{name}.__init__ must call super().__init__(**kwargs).")
     if any(is_lazy(parameter) for parameter in network.parameters()):
         raise UserError(f"{name} has lazy layers, whose sizes are not known yet. Use layers with sizes.")
@@ -189,8 +225,10 @@ def check_network(network: Classifier, n_classes: int) -> None:
             f"{name} was given {foreign}, and only classes of torch modules can be read again from a checkpoint. "
             "Give a subclass of nn.Module, such as torch.nn.ReLU, or a string that your network looks up."
         )
-    copied = copy.deepcopy(network).eval()
-    logits_NK = copied(torch.zeros(2, 1, 28, 28).to(copied.dtype))
+    modes = {module: module.training for module in network.modules()}
+    logits_NK = network.eval()(torch.zeros(2, 1, 28, 28).to(network.dtype))
+    for module, mode in modes.items():
+        module.training = mode
     wanted = f"{name}.forward must return logits of shape (N, {n_classes}), a row for each image; for two images it"
     if not isinstance(logits_NK, Tensor) or not logits_NK.is_floating_point():
         kind = logits_NK.dtype if isinstance(logits_NK, Tensor) else type(logits_NK).__name__
@@ -201,6 +239,8 @@ def check_network(network: Classifier, n_classes: int) -> None:
         raise UserError(f"{name} has {logits_NK.shape[1]} outputs, but the data set has {n_classes} classes.")
     if not logits_NK.requires_grad:
         raise UserError(f"The logits of {name} do not depend on its trainable parameters.")
+    if (logits_NK >= 0).all() and torch.allclose(logits_NK.sum(dim=1), torch.ones(2, dtype=logits_NK.dtype), atol=1e-3):
+        raise UserError(f"{name}.forward returns probabilities. It must return logits: leave out the softmax.")
 
 
 @contextmanager

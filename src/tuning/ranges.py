@@ -35,8 +35,8 @@ def read_ranges(path: Path) -> Ranges:
     trial = optuna.create_study().ask()  # in memory, to try each range
     fixed = settings_with(Role.SEARCH | Role.SURROUNDINGS)
     for name, written in ranges.items():
-        if name in fixed or not str(name).startswith(("model", "data.", "trainer.")):
-            raise UserError(f"{path}: {name} can't be searched. Choose settings of model, data or trainer.")
+        if name in fixed or not str(name).startswith(("model", "data.", "trainer.", "optimizer", "lr_scheduler")):
+            raise UserError(f"{path}: {name} can't be searched. Choose settings of model, data, trainer or optimizer.")
         try:
             choose(trial, name, written)
         except (AttributeError, TypeError, ValueError) as error:

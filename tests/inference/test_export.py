@@ -164,7 +164,7 @@ class DataDependent(Tiny):
         ("--ckpt_path {tmp}/other.ckpt", "does not name its network"),
         ("--ckpt_path {tmp}/data_dependent.ckpt", r"DataDependent can't be exported: \w+: "),
         ("--ckpt_path {checkpoint} --model CNN", "contains LeNet5, not CNN"),
-        ("--ckpt_path {checkpoint} --model Missing", "Missing is not a network: name a subclass"),
+        ("--ckpt_path {checkpoint} --model Missing", "Missing is not a network: name a LightningModule"),
         ("--ckpt_path {checkpoint} --model src.models.CNN", "contains LeNet5, not CNN"),
         ("--ckpt_path {checkpoint} --model no.such.Net", "no.such.Net is not a network"),
         ("--ckpt_path {checkpoint} --data_dir {tmp}/text.ckpt", "text.ckpt can't be used: .*--data.data_dir"),

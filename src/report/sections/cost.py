@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning import LightningModule
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from src.comparison.result import Contender
-from src.models import Classifier
 from src.report.sections import Numbers
 
 IMAGES_AT_ONCE = 128
@@ -29,7 +29,7 @@ def of_contender(contender: Contender) -> Numbers:
     }
 
 
-def size(network: Classifier) -> dict[str, int]:
+def size(network: LightningModule) -> dict[str, int]:
     """Return the multiply-adds of one image, and the bytes of the float32 weights."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         network(torch.zeros(1, 1, 28, 28))
@@ -39,7 +39,7 @@ def size(network: Classifier) -> dict[str, int]:
     }
 
 
-def time_inference(networks: dict[str, Classifier]) -> dict[str, dict[str, Any]]:
+def time_inference(networks: dict[str, LightningModule]) -> dict[str, dict[str, Any]]:
     """Measure the latency of one image on one thread, and the images per second in batches on all threads.
 
     The networks take turns, so that other load on the machine affects all of them.
@@ -62,7 +62,7 @@ def median_and_range(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
-def _seconds(network: Classifier, n_images: int, num_threads: int) -> float:
+def _seconds(network: LightningModule, n_images: int, num_threads: int) -> float:
     x_NCHW = torch.zeros(n_images, 1, 28, 28).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         timer = Timer("network(x)", globals={"network": network, "x": x_NCHW}, num_threads=num_threads)
