@@ -206,6 +206,16 @@ def test_checkpoint_is_all_that_test_needs(cli: RunCLI, lenet5_run: Path) -> Non
     assert sorted(lenet5_run.parent.rglob("*")) == before  # a test makes no run
 
 
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_a_saved_config_is_read_by_every_command(cli: RunCLI, lenet5_run: Path, command: str) -> None:
+    """As users of LightningCLI give it back."""
+    limit = f"--trainer.limit_{command.replace('validate', 'val')}_batches=1"
+    checkpoint = f"--ckpt_path={lenet5_run / 'checkpoints' / 'last.ckpt'}"
+    outcome = cli(command, f"--config={lenet5_run / 'config.yaml'}", checkpoint, limit)
+    assert outcome.code == 0, outcome.err
+    assert "128 predictions" in outcome.out or "in 128 images" in outcome.out
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -142,7 +142,7 @@ def test_a_checkpoint_has_what_evaluation_needs(tmp_path: Path) -> None:
     class Named(Coloured):
         classes = list("abcde")
 
-    trainer = Trainer(max_epochs=1, limit_train_batches=1, **QUIET)
+    trainer = Trainer(max_epochs=1, limit_train_batches=1, default_root_dir=tmp_path, **QUIET)
     data = Named()
     trainer.fit(Plain(), datamodule=data)
     trainer.save_checkpoint(tmp_path / "last.ckpt")

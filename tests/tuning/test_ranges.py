@@ -114,7 +114,10 @@ def test_a_search_without_a_search_file_or_network_is_refused(cli: RunCLI, tmp_p
 def test_the_search_file_of_the_package_is_accepted(cli: RunCLI, tmp_path: Path) -> None:
     """Up to the check after it."""
     common = ("--config=configs/lenet5.yaml", "--data.val_size=100", "--search=configs/search.yaml")
-    assert "sqlite" not in (outcome := cli("tune", *common, f"--storage=nodriver://{tmp_path}")).out
+    assert (
+        "sqlite"
+        not in (outcome := cli("tune", *common, f"--storage=nodriver://{tmp_path}", f"--output={tmp_path}")).out
+    )
     assert outcome.err.startswith("error: The storage nodriver://")
 
 
