@@ -162,7 +162,7 @@ def test_predictions_have_the_names_of_the_classes(cli: RunCLI, letters: Path, l
         ("test --ckpt_path {old_run} --data.data_dir {letters} {classes}", "--data.classes .* contradicts .*None"),
         ("test --ckpt_path {letters_run} --data.data_dir {nothing}", "is missing"),
         ("predict --ckpt_path {mnist_run} --also {letters_run}", "has other classes than"),
-        ("compare {mnist_run} {letters_run}", "different data sets can't be compared: MNIST's digits, and A, B, C"),
+        ("compare {mnist_run} {letters_run}", "different data sets can't be compared: mnist, and A, B, C"),
     ],
 )
 def test_a_mistake_ends_in_a_plain_message(
