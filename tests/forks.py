@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 
 ROOT = Path(__file__).parents[1]
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["pytest", "src.cli.main", "src.comparison.compare", "src.tuning.tune"])
+CONTEXT.set_forkserver_preload(["pytest", "src.cli.main", "src.report.page", "src.tuning.report"])
 
 
 class Outcome(NamedTuple):

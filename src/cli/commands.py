@@ -14,9 +14,9 @@ import docstring_parser
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
-from src.comparison.compare import compare
 from src.inference.demo import demo
 from src.inference.export import export
+from src.report.compare import compare
 from src.system.errors import UserError
 from src.system.files import local_path
 from src.tuning.tune import tune

@@ -1,1 +1,1 @@
-"""The report of a comparison: report.html, report.json and figures."""
+"""The command `compare`, and its report: report.html, report.json and figures."""
