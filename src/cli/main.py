@@ -193,8 +193,9 @@ class CLI(LightningCLI):
         predict(self.trainer, model, datamodule, settings.ckpt_path, settings.also, settings.contact_sheet)
 
     def _print_result(self, images: str, stage: str) -> None:
+        result = measuring_of(self.trainer).result(stage)
         if self.trainer.is_global_zero:
-            print(describe_result(type(self.model).__name__, images, measuring_of(self.trainer).newest[stage]))
+            print(describe_result(type(self.model).__name__, images, result))
 
 
 def add_training_options(parser: LightningArgumentParser) -> None:

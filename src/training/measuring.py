@@ -8,6 +8,7 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from src.system.errors import UserError
 from src.system.processes import gather, gather_shares, pick_by_rank
 from src.tensorboard.logger import RunLogger
 from src.training.metrics import EpochMetrics
@@ -70,13 +71,20 @@ class Measuring(Callback):
     def _end(self, stage: str, trainer: Trainer) -> None:
         """Reduce the sums over the devices, and pass the values of the epoch to callbacks and loggers."""
         self.metrics[stage].flush()
-        values = self.newest[stage] = self.metrics[stage].compute()
+        values = self.metrics[stage].compute()
         if not values["images"]:
             rank_zero_warn(f"No {stage} step calls forward, so there are no {stage}_loss and {stage}_accuracy.")
             return
+        self.newest[stage] = values
         epoch = trainer.current_epoch + (stage != "test")  # the test follows the last epoch
         named = {name: value for name, value in values.items() if value.is_floating_point()}
         log_epoch(trainer, stage, {name: value.item() for name, value in named.items()}, epoch, f"{stage}_")
+
+    def result(self, stage: str) -> dict[str, float]:
+        """The values of the newest epoch of "val" or "test". Raises a `UserError` if there are none."""
+        if stage not in self.newest:
+            raise UserError(f"The {stage} steps of the network never call forward, so nothing was measured.")
+        return {name: value.item() for name, value in self.newest[stage].items()}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for state in pick_by_rank(self._loaded):

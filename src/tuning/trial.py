@@ -99,7 +99,7 @@ def train_held_out(
     fit(trainer, network, data, None)
     trainer.logger = None  # the curves are complete
     trainer.validate(network, datamodule=data, verbose=False)
-    result = measuring_of(trainer).newest["val"]
+    result = measuring_of(trainer).result("val")
     return int(result["errors"]), int(result["images"])
 
 

@@ -154,3 +154,19 @@ def test_a_training_step_that_never_calls_forward_has_no_curve_and_a_line(cli: R
         outcome = cli("fit", "--model=tests.training.test_measuring.NeverCallsForward", *SHORT)
     curves = json.loads((outcome.run / "results.json").read_text())["curves"]
     assert {name for name, points in curves["accuracy"].items() if points} == {"validation", "test"}
+
+
+class ValidatesWithoutForward(Tiny):
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.network(batch[0])
+
+
+def test_a_validation_that_never_calls_forward_has_no_curve_and_a_line(cli: RunCLI) -> None:
+    model = "--model=tests.training.test_measuring.ValidatesWithoutForward"
+    with pytest.warns(UserWarning, match="No val step calls forward"):
+        outcome = cli("fit", model, *SHORT)
+    assert outcome.code == 0, outcome.err
+    curves = json.loads((outcome.run / "results.json").read_text())["curves"]
+    assert {name for name, points in curves["accuracy"].items() if points} == {"train", "test"}
+    again = cli("validate", model, f"--ckpt_path={outcome.run / 'checkpoints' / 'last.ckpt'}")
+    assert (again.code, "never call forward, so nothing was measured" in again.err) == (1, True)
