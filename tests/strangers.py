@@ -13,6 +13,8 @@ from torchmetrics.classification import MulticlassAccuracy
 class PyTorchExample(LightningModule):
     """The older form of pytorch/examples/mnist: `view` after a convolution, log-probabilities, Adadelta, StepLR."""
 
+    channels_last = True  # means something of this network's own; with such weights, `view` would fail
+
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, 10, kernel_size=5)

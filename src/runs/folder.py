@@ -120,10 +120,10 @@ def runs_folder(settings: Namespace) -> Path:
     root, class_path = Path(settings.trainer.default_root_dir or ".", "lightning_logs"), settings.model.class_path
     folder = root / short_name(class_path).lower()
     for run in find_runs(folder):
-        model = run.config.get("model")
-        if isinstance(model, dict) and model.get("class_path") != class_path:
-            return root / class_path.lower()
-        break
+        with suppress(UserError):  # a damaged config says nothing
+            model = run.config.get("model")
+            is_other = isinstance(model, dict) and model.get("class_path") != class_path
+            return root / class_path.lower() if is_other else folder
     return folder
 
 

@@ -10,6 +10,7 @@ from lightning import LightningModule
 from torch import Tensor
 
 from src.data import MNISTDataModule
+from src.models import Classifier
 from src.runs.checkpoints import Checkpoint
 from src.runs.trust import foreign_argument, imported_module
 from src.system.errors import UserError, reason
@@ -42,7 +43,7 @@ class TrainedNetwork:
             raise UserError(f"{path} does not fit the current {class_path}: {reason(error)}") from None
         load_weights(self.network, saved)
         self.network.eval()
-        if getattr(self.network, "channels_last", False):
+        if isinstance(self.network, Classifier) and self.network.channels_last:
             self.network.to(memory_format=torch.channels_last)
 
     def read(self, images_NHW: Tensor) -> Tensor:

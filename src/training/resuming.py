@@ -8,6 +8,14 @@ from src.system.errors import UserError
 from src.system.processes import gather
 
 
+class DoubleWeights(Callback):
+    """With 64-true, converts a network before its checkpoint is restored. Lightning would lose half of the digits."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.precision == "64-true":
+            pl_module.double()
+
+
 class Resuming(Callback):
     """Makes a training with max_steps go on where its checkpoint was saved, and refuses incomplete checkpoints.
 
@@ -22,8 +30,6 @@ class Resuming(Callback):
     max_steps = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if trainer.precision == "64-true":
-            pl_module.double()  # Lightning would do it after restoring a checkpoint, and lose half of the digits
         steps = gather(self.first_step)  # the first moment at which all processes exist
         if len(set(steps)) > 1:
             raise UserError(f"The processes start at different steps: {steps}. Each node needs the same run folder.")

@@ -36,7 +36,7 @@ from src.tensorboard.logger import RunLogger
 from src.training.callbacks import Curves, Progress, RunSummary, SavedSettings, WriteAnswers, print_weights
 from src.training.measuring import Measuring
 from src.training.randomness import RandomState
-from src.training.resuming import Resuming
+from src.training.resuming import DoubleWeights, Resuming
 from src.training.stopping import LastCheckpoint, Stopping
 from src.training.unsupported import refuse_no_batches, refuse_unsupported, refuse_unsupported_strategy
 
@@ -66,16 +66,15 @@ def training_trainer(
     user_callbacks = as_list(settings.callbacks)
     refuse_unsupported(settings, user_callbacks, config.ckpt_path)
     is_resumed = run is not None and run.config_file.is_file()
-    is_bare = bool(settings.barebones)
     built.tensorboard.measuring = measuring = Measuring()  # first, so that all others see the values of the epoch
     all_callbacks = [measuring, *user_callbacks, built.tensorboard, *_progress(settings)]
     all_callbacks += [*training_callbacks(built, save_best, checkpoint), *callbacks]
     all_callbacks.append(SavedSettings(yaml.safe_load(parser.dump(config, skip_unset=False))))
-    use_optimizer(built.model, built, config)
+    use_optimizer(built.model, built)
     options: dict[str, Any] = {"max_time": None}  # its Timer is among the callbacks
-    if settings.logger is not False and not is_bare:
+    if settings.logger is not False and not settings.barebones:
         options["logger"] = _loggers(config, settings, run, is_resumed)
-    if not (is_resumed or settings.logger is False or is_bare or settings.fast_dev_run):
+    if not (is_resumed or settings.logger is False or settings.barebones or settings.fast_dev_run):
         all_callbacks.append(SaveConfigCallback(parser, config))
     return _trainer(config, settings, checkpoint, **options, callbacks=all_callbacks)
 
@@ -125,12 +124,12 @@ def _progress(settings: Namespace) -> list[Callback]:
 def _trainer(config: Namespace, settings: Namespace, checkpoint: Checkpoint | None, **options: Any) -> Trainer:
     """Build the Trainer, with this package's plugins, and see that its processes end with it."""
     refuse_unsupported_strategy(config.trainer.strategy)
-    plugins = [*as_list(settings.plugins), CheckedCheckpointIO(checkpoint)]
-    environment = cluster_environment()
+    plugins, environment = [*as_list(settings.plugins), CheckedCheckpointIO(checkpoint)], cluster_environment()
     if isinstance(environment, SLURMEnvironment) and not any(isinstance(one, ClusterEnvironment) for one in plugins):
         plugins.append(environment)  # without Lightning's requeue
     limit_waiting()
     try:
+        options["callbacks"].insert(0, DoubleWeights())
         trainer = Trainer(**(vars(settings) | {"plugins": plugins} | options))
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"These settings of the trainer do not work: {error}") from None
@@ -142,7 +141,7 @@ def _trainer(config: Namespace, settings: Namespace, checkpoint: Checkpoint | No
     return trainer
 
 
-def use_optimizer(network: LightningModule, built: Namespace, config: Namespace) -> None:
+def use_optimizer(network: LightningModule, built: Namespace) -> None:
     """Give a network the optimiser and the schedule of ``--optimizer`` and ``--lr_scheduler``, if they are set.
 
     Raises:
@@ -155,8 +154,9 @@ def use_optimizer(network: LightningModule, built: Namespace, config: Namespace)
         return
     if isinstance(network, Classifier):
         for name in ("lr", "eps", "betas", "schedule"):
-            default = inspect.signature(Classifier).parameters[name].default
-            if getattr(network, name) != default:
+            parameters = inspect.signature(Classifier).parameters | inspect.signature(type(network)).parameters
+            value = network.hparams.get(name, parameters[name].default)
+            if (tuple(value) if isinstance(value, list) else value) != parameters[name].default:  # LightningCLI: a list
                 raise UserError(f"--model.{name} is a setting of Adam, which --optimizer replaces: leave it out.")
 
     def configure_optimizers() -> Any:

@@ -16,6 +16,7 @@ from src.models import LeNet5
 from src.runs.checkpoints import load_checkpoint
 from tests import strangers
 from tests.conftest import SHORT, SHORT_WITH_TABS, RunCLI
+from tests.tiny import Tiny
 from tests.training.conftest import Stop
 
 UNSAVED = "--model=tests.strangers.Unsaved --model.width=8 --model.activation=torch.nn.Tanh"
@@ -107,6 +108,35 @@ def test_an_optimiser_of_the_command_line_replaces_that_of_the_network(cli: RunC
     assert (group["lr"], group["weight_decay"], group["initial_lr"]) == (0.0625, 1e-4, 0.25)
     rates = json.loads((outcome.run / "results.json").read_text())["curves"]["learning_rate"]["train"]
     assert list(rates.values()) == [0.25, 0.125] or list(rates.values()) == [0.125, 0.0625]
+
+
+class OtherRate(Tiny):
+    """Has another rate by default."""
+
+    def __init__(self, lr: float = 0.01, **kwargs: Any) -> None:
+        super().__init__(lr=lr, **kwargs)
+
+
+def test_a_default_of_the_network_is_no_setting_of_the_user(cli: RunCLI) -> None:
+    options = ("--optimizer=SGD", "--optimizer.lr=0.25", *SHORT, TWO_TESTED)
+    outcome = cli("fit", "--model=tests.training.test_strangers.OtherRate", *options)
+    assert outcome.code == 0, outcome.err
+    assert optimizer_of(outcome.run)["lr"] == 0.25
+
+
+def test_a_damaged_config_of_an_earlier_run_ends_no_training(cli: RunCLI) -> None:
+    first = cli("fit", "--model=tests.tiny.Tiny", *SHORT, TWO_TESTED).run
+    (first / "config.yaml").write_text("[")
+    assert cli("fit", "--model=tests.tiny.Tiny", *SHORT, TWO_TESTED).run == first.with_name("version_1")
+
+
+def test_weights_of_64_bits_are_tested_with_all_their_digits(cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    double = ("--trainer.precision=64-true", TWO_TESTED)
+    run = cli("fit", "--model=tests.tiny.Tiny", *SHORT, *double).run
+    checkpoint, tested = run / "checkpoints" / "last.ckpt", []
+    monkeypatch.setattr(Tiny, "on_test_end", lambda self: tested.append(self.state_dict()))
+    assert cli("test", "--model=tests.tiny.Tiny", f"--ckpt_path={checkpoint}", *double).code == 0
+    torch.testing.assert_close(tested[0], load_checkpoint(checkpoint)["state_dict"], rtol=0, atol=0)
 
 
 def test_a_schedule_that_counts_steps_moves_in_each_step(cli: RunCLI) -> None:
