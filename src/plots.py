@@ -24,9 +24,9 @@ GAP = 4  # pixels between two digits
 
 
 class Tile(NamedTuple):
-    """One digit of a sheet."""
+    """One image of a sheet."""
 
-    image_HW: Tensor  # uint8, 0 is background
+    image: Tensor  # uint8, (H, W) or (C, H, W); of grey ones, 0 is background
     title: str
     answers: Sequence[tuple[str, float]]  # class and confidence, one for each network
 
@@ -50,7 +50,7 @@ def digit_sheet(
         tile_width: Width of a digit with its gap, in inches.
         colormap: "gray_r" for dark digits on a light background, "gray" for the opposite.
     """
-    H, W = tiles[0].image_HW.shape if tiles else (28, 28)
+    H, W = tiles[0].image.shape[-2:] if tiles else (28, 28)
     rows = max(1, -(-len(tiles) // columns))
     n_answers = max((len(tile.answers) for tile in tiles), default=1)
     # Lengths below are in pixels of the digits, the unit of the axes.
@@ -61,11 +61,13 @@ def digit_sheet(
     extra = 0.65 * bool(title) + 0.2 * -(-len(networks) // 2)  # inches
     figure = Figure((max(3.0, columns * tile_width), rows * height / inch + extra), layout="constrained")
     axes = figure.add_subplot(title=title)
-    sheet = np.full((rows * height, columns * width), np.nan)
+    pixels = [as_pixels(tile.image) for tile in tiles]
+    is_colour = any(one.ndim == 3 for one in pixels)
+    sheet = np.full((rows * height, columns * width, *(3,) * is_colour), 1.0 if is_colour else np.nan)
     top = round(line) + GAP // 2
-    for place, tile in enumerate(tiles):
+    for place, (tile, image) in enumerate(zip(tiles, pixels, strict=True)):
         row, column = place // columns * height + top, place % columns * width + GAP // 2
-        sheet[row : row + H, column : column + W] = tile.image_HW
+        sheet[row : row + H, column : column + W] = image
         style: Any = {"x": column + W / 2 - 0.5, "fontsize": 7, "ha": "center", "va": "center"}
         axes.text(y=row - 0.5 - line / 2, s=tile.title, **style)
         for number, (answer, confidence) in enumerate(tile.answers):
@@ -79,28 +81,33 @@ def digit_sheet(
     return figure
 
 
-def mistakes(images_NHW: Tensor, labels_N: Tensor, probabilities_NK: Tensor, classes: Sequence[str]) -> Figure:
-    """Draw the 30 images that a network gets wrong with the highest confidence. Images are uint8, 0 is background."""
+def mistakes(images: Tensor, labels_N: Tensor, probabilities_NK: Tensor, classes: Sequence[str]) -> Figure:
+    """Draw the 30 images, uint8 (N, H, W) or (N, C, H, W), that a network gets wrong with the highest confidence."""
     confidence_N, answers_N = probabilities_NK.max(dim=1)
     wrong = (answers_N != labels_N).nonzero().flatten()
     shown = wrong[confidence_N[wrong].argsort(descending=True)][:30].tolist()
     tiles = [
-        Tile(
-            images_NHW[n], f"label {classes[int(labels_N[n])]}", [(classes[int(answers_N[n])], float(confidence_N[n]))]
-        )
+        Tile(images[n], f"label {classes[int(labels_N[n])]}", [(classes[int(answers_N[n])], float(confidence_N[n]))])
         for n in shown
     ]
     title = f"{len(wrong):,} of {len(labels_N):,} test images are wrong\nHighest confidence first"
     return digit_sheet(tiles, title=title)
 
 
+def as_pixels(image: Tensor) -> NDArray[Any]:
+    """An image for `imshow`: uint8 (H, W), or of three channels (H, W, 3) in 0…1. Of other images the mean channel."""
+    if image.ndim == 2:
+        return image.numpy()
+    return image.permute(1, 2, 0).numpy() / 255 if len(image) == 3 else image.float().mean(dim=0).numpy()
+
+
 @PLAIN_TEXT
-def answers(images_NHW: Tensor, labels_N: Tensor, probabilities_NK: Tensor, classes: Sequence[str]) -> Figure:
-    """Draw the probability of each class for a few images. Images are uint8, 0 is background."""
+def answers(images: Tensor, labels_N: Tensor, probabilities_NK: Tensor, classes: Sequence[str]) -> Figure:
+    """Draw the probability of each class for a few images, uint8 (N, H, W) or (N, C, H, W)."""
     N, K = probabilities_NK.shape
     figure = Figure(figsize=(1 + 0.4 * K, 0.6 + 0.4 * N), layout="constrained")
     digits, axes = figure.subplots(1, 2, width_ratios=[1, K])
-    digits.imshow(images_NHW.flatten(0, 1).numpy(), cmap="gray_r", vmin=0, vmax=255)
+    digits.imshow(np.concatenate([as_pixels(image) for image in images]), cmap="gray_r", vmin=0, vmax=255)
     digits.set_axis_off()
     axes.imshow(probabilities_NK.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for image, answer in np.argwhere(probabilities_NK.numpy() >= 0.005):

@@ -73,7 +73,8 @@ def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, mnis
 
     def run(*args: str) -> Outcome:
         capfd.readouterr()
-        where = [f"--trainer.default_root_dir={tmp_path}"] if args and args[0] in CLI.subcommands() else []
+        trains = args and args[0] in CLI.subcommands() and "--data.help" not in args  # which takes nothing beside it
+        where = [f"--trainer.default_root_dir={tmp_path}"] if trains else []
         try:
             code = main([*args, *where])
         except SystemExit as error:

@@ -1,6 +1,5 @@
 """Networks with mistakes that a user makes."""
 
-from collections.abc import Callable
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -92,8 +91,3 @@ class FailsAfterTest(Tiny):
 class FailingCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         look_up({})
-
-
-class TakesFunctions(Tiny):
-    def __init__(self, activations: list[Callable], **kwargs: Any) -> None:
-        super().__init__(**kwargs)

@@ -51,6 +51,7 @@ def checkout(mnist: Path, letters: Path, tmp_path_factory: pytest.TempPathFactor
             config["trainer"] |= {"max_epochs": 1, "limit_train_batches": 5}
             text = yaml.safe_dump(config)
         (folder / name).write_text(text)
+    write_photos(folder)
     return folder
 
 
@@ -63,8 +64,8 @@ def run(checkout: Path, command: str) -> Outcome:
 
 def test_what_one_writes_is_short() -> None:
     data = {"folder_data.py", "npz_data.py", "csv_data.py"}
-    networks = {"my_network.py", "my_network.yaml", "my_loss.py", "lit_classifier.py"}
-    assert set(FILES) == networks | {"letters.yaml", "train_photos.py"} | data
+    networks = {"my_network.py", "my_network.yaml", "my_loss.py", "weighted.py", "lit_classifier.py", "photo_net.py"}
+    assert set(FILES) == networks | {"letters.yaml", "train_photos.py", "my_data.py"} | data
     assert len((FILES["my_network.py"] + FILES["my_network.yaml"]).splitlines()) < 40
     for name in data:
         assert len([line for line in FILES[name].splitlines() if line]) <= 12
@@ -144,7 +145,7 @@ def test_each_data_module_trains_in_a_plain_trainer(
 
 def test_the_program_of_the_page_learns(tmp_path: Path) -> None:
     write_photos(tmp_path)
-    for name in ("folder_data.py", "train_photos.py"):
+    for name in ("folder_data.py", "photo_net.py", "train_photos.py"):
         (tmp_path / name).write_text(FILES[name])
     (tmp_path / "src").symlink_to(ROOT / "src")
     out = run(tmp_path, "python train_photos.py").out
@@ -152,21 +153,51 @@ def test_the_program_of_the_page_learns(tmp_path: Path) -> None:
     assert accuracy and float(accuracy[1]) > 0.9, out
 
 
-@pytest.mark.parametrize("network", ["my_loss.Margin", "lit_classifier.LitClassifier"])
-def test_a_network_of_the_page_trains(
-    cli: RunCLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str
-) -> None:
-    name = f"{network.partition('.')[0]}.py"
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--model=my_loss.Margin",
+        "--model=lit_classifier.LitClassifier",
+        f"--model=weighted.Weighted --model.class_weights={[1] * 9 + [2]}".replace(", ", ","),
+        "--model=CNN --data=my_data.MyData --data.batch_size=128",
+    ],
+)
+def test_a_class_of_the_page_trains(cli: RunCLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str) -> None:
+    name = re.findall(r"=(\w+)\.\w+", options)[0] + ".py"
     (tmp_path / name).write_text(FILES[name])
     monkeypatch.syspath_prepend(tmp_path)
-    outcome = cli("fit", f"--model={network}", *SHORT, "--trainer.limit_test_batches=2")
+    outcome = cli("fit", *options.split(), *SHORT, "--trainer.limit_test_batches=2")
     assert outcome.code == 0, outcome.err
+
+
+def test_photos_train_on_the_command_line(cli: RunCLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_photos(tmp_path)
+    for name in ("folder_data.py", "photo_net.py"):
+        (tmp_path / name).write_text(FILES[name])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (command,) = [command for command in COMMANDS if "photo_net" in command]
+    outcome = cli(*shlex.split(command)[3:], "--trainer.max_epochs=3")
+    assert outcome.code == 0, outcome.err
+    results = json.loads((outcome.run / "results.json").read_text())
+    assert (results["test"]["images"], results["test"]["errors"]) == (20, 0)
+    with np.load(outcome.run / "answers.npz") as answers:
+        assert answers["classes"].tolist() == ["apple", "sky"] and answers["shape"].tolist() == [3, 64, 64]
+    events = EventAccumulator(str(outcome.run / "test"), {"images": 0}).Reload()
+    assert {"pictures/confusion", "pictures/mistakes"} <= set(events.Tags()["images"])
+    exported = cli(
+        "export",
+        "--model=photo_net.Small",
+        "--data=folder_data.Photos",
+        f"--ckpt_path={outcome.run / 'checkpoints' / 'last.ckpt'}",
+    )
+    assert exported.code == 0, exported.err
 
 
 @pytest.mark.slow
 def test_the_whole_page(checkout: Path) -> None:
     said = {command: run(checkout, command).out for command in COMMANDS}
-    assert len(said) == 12
+    assert len(said) == 16
 
     # The third network is in the charts of the others, and in the comparison.
     for network in ("lenet5", "mynet"):

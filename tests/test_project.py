@@ -157,6 +157,7 @@ def test_named_options_exist(cli: RunCLI) -> None:
     from src.models import Classifier
 
     known = "".join(cli(name, "--help").out for name in HELP)
+    known += cli("fit", "--data.help").out
     known += "".join(f"--model.{name} " for name in inspect.signature(Classifier.__init__).parameters)
     for page in PAGES:
         for name in re.findall(r"--((?:data|model|tensorboard|trainer)\.\w+)", page.read_text()):

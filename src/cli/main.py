@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt
-from lightning import LightningModule, Trainer, seed_everything
+from lightning import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
@@ -39,11 +39,11 @@ from src.cli.settings import (
     saved_settings,
     with_config_of,
 )
-from src.data import MNISTDataModule
+from src.data import ImageDataModule
 from src.inference.predictions import predict
-from src.runs.checkpoints import Checkpoint
+from src.runs.checkpoints import MNIST, Checkpoint
 from src.runs.folder import Run
-from src.runs.network import import_network, load_weights
+from src.runs.network import follow_data_set, import_class, load_weights
 from src.system.errors import UserError, user_error_in
 from src.system.machine import speed_up_cpu
 from src.system.signals import Interrupted, signals_raise_interrupted
@@ -101,10 +101,11 @@ class CLI(LightningCLI):
         add_trainer_options(parser)
         # Not required, because a checkpoint names its network. `parse_arguments` reports a missing network.
         parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True, required=False)
-        parser.add_class_arguments(MNISTDataModule, "data", skip={"images"})  # an option of `predict` only
+        parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
+        parser.set_defaults({"data": {"class_path": MNIST}})
         parser.add_optimizer_args((Optimizer,))
         parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line once, on top of the settings of the run or the checkpoint that it names."""
@@ -112,15 +113,18 @@ class CLI(LightningCLI):
         for number, arg in enumerate(command_args):
             is_name = arg in ("LeNet5", "CNN") and number and command_args[number - 1] == "--model"
             command_args[number] = f"src.models.{arg}" if is_name else with_full_names(arg)
+            if arg == "--data.help" and (number + 1 == len(command_args) or command_args[number + 1].startswith("-")):
+                command_args[number] = f"--data.help={MNIST}"
         command = next((arg for arg in command_args if arg in HELP), None)
         named, saved = named_in(command_args), None
         if command == "fit" and named.resume and named.resume != "auto":
             self.run = named_run(named.resume)
             command_args = command_args if named.config else with_config_of(self.run, command_args)
         elif command in self.subcommands() and named.ckpt_path:
-            model = import_network(named.model) if named.model else None
+            model = import_class(named.model) if named.model else None
+            data = import_class(named.data, LightningDataModule) if named.data else None
             self.checkpoint = Checkpoint.read(named.ckpt_path)
-            saved = saved_settings(self.checkpoint, model)
+            saved = saved_settings(self.checkpoint, model, data)
             try:
                 self.parser.commands[command].set_defaults(saved)
             except KeyError as error:
@@ -138,7 +142,9 @@ class CLI(LightningCLI):
     def _complete(self, settings: Any, parser: LightningArgumentParser, saved: dict[str, Any] | None) -> None:
         """Choose the run to resume, read the checkpoint, and compare the settings with those of both."""
         if isinstance(settings.seed_everything, bool):  # for Lightning, any seed
-            settings.seed_everything = settings.data.seed = seed_everything(workers=True, verbose=False)
+            settings.seed_everything = seed_everything(workers=True, verbose=False)
+            if "seed" in settings.data.init_args:
+                settings.data.init_args.seed = settings.seed_everything
         if not 0 <= settings.seed_everything < 2**32:
             raise UserError(f"--seed_everything is {settings.seed_everything}; it must be 0 … {2**32 - 1}.")
         is_fit = self.config.subcommand == "fit"
@@ -155,12 +161,14 @@ class CLI(LightningCLI):
         elif settings.ckpt_path is not None:
             if self.checkpoint is None or saved is None:  # the path is from a config
                 self.checkpoint = Checkpoint.read(settings.ckpt_path)
-                saved = saved_settings(self.checkpoint, settings.model and settings.model.class_path)
+                model, data = settings.model and settings.model.class_path, settings.data.class_path
+                saved = saved_settings(self.checkpoint, model, data, config=True)
             if settings.model is None:
                 raise UserError(f"{NAME_A_NETWORK}, or give --ckpt_path on the command line.")
             refuse_contradictions(settings, parser, saved)
         if settings.model is None:
             raise UserError(NAME_A_NETWORK)
+        follow_data_set(settings)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing. `parse_arguments` reads the checkpoint."""
@@ -172,25 +180,26 @@ class CLI(LightningCLI):
             load_weights(self.model, self.checkpoint)  # refuses those that do not fit
         if command != "fit":
             return evaluation_trainer(command, config, built, self.checkpoint)
-        save_best = self.datamodule.val_size > 0
+        save_best = isinstance(self.datamodule, ImageDataModule) and self.datamodule.val_size > 0
         return training_trainer(self.parser.commands["fit"], config, built, save_best, self.run, self.checkpoint)
 
-    def fit(self, model: LightningModule, datamodule: MNISTDataModule) -> None:
+    def fit(self, model: LightningModule, datamodule: LightningDataModule) -> None:
         if self.run and self.trainer.is_global_zero:
             print(f"Resuming {self.run.folder}")
         train(self.trainer, model, datamodule, self.checkpoint)
 
-    def validate(self, model: LightningModule, datamodule: MNISTDataModule) -> None:
+    def validate(self, model: LightningModule, datamodule: LightningDataModule) -> None:
         self.trainer.validate(model, datamodule=datamodule, ckpt_path=self.config.validate.ckpt_path, verbose=False)
         self._print_result("validation", "val")
 
-    def test(self, model: LightningModule, datamodule: MNISTDataModule) -> None:
+    def test(self, model: LightningModule, datamodule: LightningDataModule) -> None:
         self.trainer.test(model, datamodule=datamodule, ckpt_path=self.config.test.ckpt_path, verbose=False)
         self._print_result("test", "test")
 
-    def predict(self, model: LightningModule, datamodule: MNISTDataModule) -> None:
+    def predict(self, model: LightningModule, datamodule: LightningDataModule) -> None:
         settings = self.config.predict
-        predict(self.trainer, model, datamodule, settings.ckpt_path, settings.also, settings.contact_sheet)
+        named = settings.ckpt_path, settings.also, settings.images, settings.contact_sheet
+        predict(self.trainer, model, datamodule, *named, measuring_of(self.trainer))
 
     def _print_result(self, images: str, stage: str) -> None:
         result = measuring_of(self.trainer).result(stage)
@@ -211,7 +220,7 @@ def add_training_options(parser: LightningArgumentParser) -> None:
 def add_predict_options(parser: LightningArgumentParser) -> None:
     """Add what ``predict`` takes beside the settings of the checkpoint."""
     text = "Pictures to predict: files, folders or globs."
-    parser.add_argument("--data.images", nargs="+", type=str, metavar="PATH", help=text)
+    parser.add_argument("--images", "--data.images", nargs="+", type=str, metavar="PATH", help=text)
     text = "More checkpoints. Each gets its own columns."
     parser.add_argument("--also", nargs="+", type=str, default=[], metavar="CKPT", help=text)
     text = "A .png, .jpg or .pdf file to draw: the pictures as the networks see them, with the predictions."
@@ -231,10 +240,11 @@ def main(args: ArgsType = None) -> int:
         with signals_raise_interrupted():
             CLI(
                 LightningModule,
-                MNISTDataModule,
+                LightningDataModule,
                 save_config_callback=None,  # `training_trainer` adds it to trainings
                 seed_everything_default=0,
                 subclass_mode_model=True,
+                subclass_mode_data=True,
                 parser_kwargs=parser,
                 parser_class=Parser,
                 auto_configure_optimizers=False,  # `training_trainer` does it, for trials of a search too

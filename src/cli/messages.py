@@ -1,5 +1,6 @@
 """The parser with its error messages in a line or two, and the warnings that are hidden."""
 
+import argparse
 import codecs
 import locale
 import logging
@@ -8,10 +9,12 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
@@ -34,6 +37,20 @@ def with_full_names(text: str) -> str:
     return SHORT_NAME.sub(r"\1src.models.\2", text)
 
 
+def named_data(args: list[str]) -> str | None:
+    """The class of the data module that a command line names, itself or in one of its configs."""
+    scanner = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    scanner.add_argument("--data", nargs="?")
+    scanner.add_argument("--config", "-c", nargs="?", action="append", default=[])
+    named = scanner.parse_known_args(args)[0]
+    for path in [] if named.data else named.config:
+        # The parser reports a config that can't be read.
+        with suppress(OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+            data = yaml.safe_load(Path(path).read_text())["data"]
+            named.data = data if isinstance(data, str) else data["class_path"]
+    return named.data
+
+
 class Parser(LightningArgumentParser):
     """A parser that prints an error in two lines, without the usage of all options.
 
@@ -42,6 +59,8 @@ class Parser(LightningArgumentParser):
     """
 
     current_file = ""
+    args: Any = ()  # the command line
+    skips_data = False  # whether settings of a data module without its class are left out of configs
 
     def __init__(self, *args: Any, command_help: dict[str, str] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)  # a misspelt option is an error, not a guess
@@ -70,6 +89,30 @@ class Parser(LightningArgumentParser):
         finally:
             cls.current_file = before
 
+    def parse_args(self, args: Any = None, namespace: Any = None, *more: Any, **kwargs: Any) -> Any:
+        """Parse, with the defaults of the data module that the command line or a config names.
+
+        jsonargparse would give it those of `MNISTDataModule` where the names agree, and the settings of a config that
+        names no class, which are those of `MNISTDataModule` too.
+        """
+        Parser.args = args if self.prog.startswith(PROGRAM) else Parser.args
+        if (named := named_data(args or [])) is None:
+            return super().parse_args(args, namespace, *more, **kwargs)
+        skips_data, defaults = Parser.skips_data, []
+        for parser in (self, *self.commands.values()):
+            data = parser.get_defaults().get("data")
+            if data is not None and data.class_path != named:
+                defaults.append((parser, data.as_dict()))
+                with suppress(Exception):  # a wrong name, which is reported below
+                    parser.set_defaults({"data": {"class_path": named}})
+        Parser.skips_data |= bool(defaults)
+        try:
+            return super().parse_args(args, namespace, *more, **kwargs)
+        finally:
+            Parser.skips_data = skips_data
+            for parser, data in defaults:
+                parser.set_defaults({"data": data})
+
     def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Namespace:
         with Parser.reading(cfg_path):
             try:
@@ -80,13 +123,27 @@ class Parser(LightningArgumentParser):
                 self.error(f"It is not a text file in {encoding}.{mend}")
 
     def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
-        return super().parse_string(with_full_names(content), *args, **kwargs)
+        content = with_full_names(content)
+        if Parser.skips_data and isinstance(settings := yaml.safe_load(content), dict):
+            data = settings.get("data")
+            if isinstance(data, dict) and "class_path" not in data:
+                content = yaml.safe_dump({name: value for name, value in settings.items() if name != "data"})
+        return super().parse_string(content, *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
         program = parser.prog.replace(" [options]", "") if parser.prog.startswith(PROGRAM) else f"{PROGRAM} fit"
-        print(f"error: {self.current_file}{condense(message)}\nSee: {program} --help", file=sys.stderr)
+        is_part = not parser.prog.startswith(PROGRAM)  # jsonargparse's parser of the arguments of a class
+        text = self._with_section(message) if is_part else message
+        print(f"error: {self.current_file}{condense(text)}\nSee: {program} --help", file=sys.stderr)
         raise SystemExit(2)
+
+    def _with_section(self, message: str) -> str:
+        """Name a setting as the command line does: ``data.batch_size``, not ``batch_size``."""
+        key = re.search(r'Parser key "([^"]+)"', message)
+        sections = [re.match(rf"--([\w.]+\.){re.escape(key[1])}\b", str(arg)) for arg in self.args] if key else []
+        section = next((found[1] for found in sections if found), "")
+        return message.replace('Parser key "', f'Parser key "{section}', 1)
 
 
 def condense(message: str) -> str:

@@ -12,10 +12,10 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from src.cli.messages import NAME_A_NETWORK
 from src.data import MNISTDataModule
-from src.runs.checkpoints import Checkpoint
+from src.runs.checkpoints import MNIST, Checkpoint
 from src.runs.folder import Run, find_runs, runs_folder, short_name
-from src.runs.network import trusted_network
-from src.runs.recipe import Role, differences, has_recipe, recipe, recipe_of, settings_with
+from src.runs.network import trusted_data, trusted_network
+from src.runs.recipe import Role, differences, has_recipe, place, recipe, recipe_of, settings_with
 from src.runs.trust import refuse_foreign_config
 from src.system.errors import UserError
 from src.system.files import local_path
@@ -35,9 +35,9 @@ def add_trainer_options(parser: LightningArgumentParser) -> None:
 
 
 def named_in(args: list[str]) -> argparse.Namespace:
-    """What the command line names as ckpt_path, resume, model and config, before it is parsed."""
+    """What the command line names as ckpt_path, resume, model, data and config, before it is parsed."""
     scanner = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for option in ("--ckpt_path", "--resume", "--model"):
+    for option in ("--ckpt_path", "--resume", "--model", "--data"):
         scanner.add_argument(option, nargs="?")
     scanner.add_argument("--config", "-c", nargs="?")
     named = scanner.parse_known_args(args)[0]
@@ -51,7 +51,7 @@ def named_in(args: list[str]) -> argparse.Namespace:
 
 def expand_paths(settings: Namespace) -> None:
     """Expand ``~`` and ``$VAR`` in all paths. Raises a `UserError` for URLs."""
-    for name in settings_with(Role.PATH):
+    for name in map(place, settings_with(Role.PATH)):
         value = settings.get(name)
         if isinstance(value, str):
             settings[name] = local_path(value)
@@ -62,43 +62,50 @@ def expand_paths(settings: Namespace) -> None:
 # --- A checkpoint ----------------------------------------------------------------------------------------------------
 
 
-def saved_settings(checkpoint: Checkpoint, named: str | None) -> dict[str, Any]:
-    """The network and data settings of a checkpoint, as defaults for the parser. `named` is the value of ``--model``.
+def saved_settings(checkpoint: Checkpoint, model: str | None, data: str | None, config: bool = False) -> dict[str, Any]:
+    """The network and data settings of a checkpoint, as defaults for the parser.
+
+    Args:
+        checkpoint: The checkpoint.
+        model: The class of the network, if the user names one.
+        data: The class of the data module, if the user names one.
+        config: Whether the user names them in a config.
 
     Raises:
-        UserError: The checkpoint contains another network than the named one, or names a class that is not imported: a
+        UserError: The checkpoint contains another class than the named one, or names one that is not imported: a
             checkpoint must never cause an import.
     """
-    class_path, _ = trusted_network(checkpoint, named)
-    data = dict(MNISTDataModule().hparams) | checkpoint.data_arguments  # an older checkpoint lacks newer settings
-    return {
+    class_path, _ = trusted_network(checkpoint, model, config)
+    data_class_path, _ = trusted_data(checkpoint, data)
+    arguments = checkpoint.data_arguments
+    if data_class_path == MNIST:
+        arguments = dict(MNISTDataModule().hparams) | arguments  # an older checkpoint lacks newer settings
+    saved = {
         "model": {"class_path": class_path, "init_args": checkpoint.arguments},
-        "seed_everything": data.pop("seed"),
-        **{f"data.{key}": value for key, value in data.items()},
+        "data": {"class_path": data_class_path, "init_args": arguments},
     }
+    return saved | ({"seed_everything": arguments["seed"]} if data_class_path == MNIST else {})
 
 
 def refuse_contradictions(settings: Namespace, parser: LightningArgumentParser, saved: dict[str, Any]) -> None:
     """Raise a `UserError` if a setting of the user differs from that of the checkpoint. See `saved_settings`."""
-    plain = yaml.safe_load(parser.dump(settings, skip_unset=False))  # classes as their names, tuples as lists
-    of_user = {"seed_everything": plain["seed_everything"]} | {
-        f"data.{key}": plain["data"][key] for key in plain["data"]
-    }
-    of_user |= {f"model.{key}": value for key, value in plain["model"].get("init_args", {}).items()}
-    network = plain["model"]["class_path"]
-    if network != saved["model"]["class_path"]:
-        raise UserError(
-            f"{settings.ckpt_path} contains {short_name(saved['model']['class_path'])}, not {short_name(network)}."
-        )
-    expected = {key: value for key, value in saved.items() if key != "model"}
-    expected |= {f"model.{key}": value for key, value in saved["model"]["init_args"].items()}
-    for key, value in expected.items():
-        is_free = key.replace("model.", "model.init_args.") in settings_with(Role.EVALUATION)
-        made_with = list(value) if isinstance(value, tuple) else value  # a checkpoint may contain either
-        if not is_free and of_user.get(key) != made_with:
-            raise UserError(
-                f"--{key} {of_user.get(key)} contradicts {settings.ckpt_path}, which was made with {value}."
-            )
+    # Classes as their names, tuples as lists.
+    plain = yaml.safe_load(parser.dump(settings, skip_unset=False, skip_link_targets=False))
+    for section in ("model", "data"):
+        class_path, of_checkpoint = plain[section]["class_path"], saved[section]["class_path"]
+        if class_path != of_checkpoint:
+            raise UserError(f"{settings.ckpt_path} contains {short_name(of_checkpoint)}, not {short_name(class_path)}.")
+        if class_path == MNIST or section == "model":  # other data modules may be set for the evaluation
+            of_user = plain[section].get("init_args", {})
+            for name, value in saved[section]["init_args"].items():
+                made_with = list(value) if isinstance(value, tuple) else value  # a checkpoint may contain either
+                role = f"{section}.{name}" if section == "data" else f"{section}.init_args.{name}"
+                if of_user.get(name) != made_with and role not in settings_with(Role.EVALUATION):
+                    setting = "seed_everything" if name == "seed" else f"{section}.{name}"
+                    raise UserError(
+                        f"--{setting} {of_user.get(name)} contradicts {settings.ckpt_path}, which was made with "
+                        f"{value}."
+                    )
 
 
 # --- A run to resume -------------------------------------------------------------------------------------------------

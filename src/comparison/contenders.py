@@ -2,10 +2,14 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from src.comparison.corruptions import measure_robustness
 from src.comparison.groups import (
@@ -24,7 +28,8 @@ from src.comparison.planned import PlannedRuns, fix_number, train_missing
 from src.comparison.result import Comparison, Contender
 from src.data import MNISTDataModule
 from src.runs.answers import Answers, digest, read_answers
-from src.runs.network import TrainedNetwork
+from src.runs.checkpoints import MNIST, Checkpoint, data_settings
+from src.runs.network import load_network
 from src.system.errors import UserError
 
 FILES = ("report.html", "plan.json")  # a folder with one of these belongs to a comparison
@@ -52,14 +57,15 @@ def compare_runs(
         merge(groups, group)
     count_each_seed_once(groups, left_out)
     name_apart(groups)
-    data = MNISTDataModule(str(data_dir or groups[0].runs[0].config["data"]["data_dir"]), **data_set)
-    contenders = _read_contenders(groups, data, left_out)
+    test_set = _test_set(groups, data_dir, data_set)
+    contenders = _read_contenders(groups, test_set, left_out)
     _require_two(contenders, left_out)
     return Comparison(
         contenders=contenders,
         margin=margin,
-        images_NHW=data.test[0],
-        classes=data.classes,
+        images_NHW=test_set.images_NHW,
+        shape=test_set.shape,
+        classes=test_set.classes,
         notes=[*data_differences(contenders), *early_stops(contenders)],
         left_out=left_out,
         number_of_runs=number_of_runs,
@@ -69,7 +75,9 @@ def compare_runs(
 
 
 def add_robustness(comparison: Comparison) -> None:
-    """Test all runs on corrupted images."""
+    """Test all runs on corrupted images. Raises a `UserError` for another data module than MNIST's."""
+    if comparison.images_NHW is None:
+        raise UserError("--robustness corrupts grey images of 28×28 pixels, which these runs were not trained on.")
     runs = [run for contender in comparison.contenders for run in contender.runs]
     rates = iter(measure_robustness(runs, comparison.images_NHW, torch.from_numpy(comparison.labels_N)))
     for contender in comparison.contenders:
@@ -85,21 +93,48 @@ def _folder(output: Path, name: str | None, groups: list[Group]) -> Path:
     return folder
 
 
-def _read_contenders(groups: list[Group], data: MNISTDataModule, left_out: LeftOut) -> list[Contender]:
+@dataclass(frozen=True)
+class TestSet:
+    """The test images of a comparison."""
+
+    digest: str
+    labels_N: Tensor
+    classes: list[str]
+    shape: tuple[int, ...]  # of one image, as the networks get it
+    images_NHW: Tensor | None  # uint8, of MNIST's data module
+
+
+def _test_set(groups: list[Group], data_dir: Path | None, data_set: dict[str, Any]) -> TestSet:
+    """The test set: that of MNIST's data module, or else what the answers of the runs say about theirs."""
+    runs = [run for group in groups for run in group.runs]
+    if data_set.pop("class_path") == MNIST:
+        data = MNISTDataModule(str(data_dir or data_settings(runs[0].config)[1]["data_dir"]), **data_set)
+        data.splits = ("test",)
+        data.prepare_data()
+        data.setup("test")
+        images_NHW, labels_N = data.test
+        assert data.shape is not None  # after `setup`
+        return TestSet(digest(images_NHW, labels_N), labels_N, data.classes, data.shape, images_NHW)
+    for run in runs:
+        with suppress(UserError):  # which leaves the run out below
+            answers = read_answers(run)
+            if answers.labels_N is not None and answers.classes and answers.shape is not None:
+                labels_N = torch.from_numpy(answers.labels_N)
+                return TestSet(answers.test_set, labels_N, answers.classes, answers.shape, None)
+    raise UserError(f"None of the {len(runs)} runs has answers that can be compared.")
+
+
+def _read_contenders(groups: list[Group], test_set: TestSet, left_out: LeftOut) -> list[Contender]:
     """Read the answers of all runs. Returns the groups that still have runs."""
-    data.splits = ("test",)
-    data.prepare_data()
-    data.setup("test")
-    images_NHW, labels_N = data.test
-    test_set, shape = digest(images_NHW, labels_N), (len(labels_N), len(data.classes))
+    labels_N = test_set.labels_N
     contenders = []
     for group in groups:
         answers, trained = [], None
         for run in list(group.runs):
             try:
                 answers_of_run = read_answers(run)
-                _check(answers_of_run, test_set, shape)
-                trained = trained or TrainedNetwork(run.checkpoint).network
+                _check(answers_of_run, test_set.digest, (len(labels_N), len(test_set.classes)))
+                trained = trained or load_network(Checkpoint.read(run.checkpoint))
             except UserError as error:
                 left_out[run.folder] = str(error)
                 group.runs.remove(run)

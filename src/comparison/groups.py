@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from src.runs.checkpoints import MNIST
 from src.runs.folder import Run, find_runs
 from src.runs.recipe import differences, recipe
 from src.runs.trust import resume_command
@@ -81,19 +82,30 @@ def count_each_seed_once(groups: list[Group], left_out: LeftOut) -> None:
 
 
 def common_data_set(recipes: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the arguments of `MNISTDataModule` that choose the data set of all these recipes.
+    """Return what chooses the data set of all these recipes: `class_path`, and of `MNISTDataModule` two arguments.
 
     Raises:
         UserError: They differ.
     """
     first, *others = (
-        {"classes": recipe.get("data.classes"), "dataset": recipe.get("data.dataset", "mnist")} for recipe in recipes
+        {
+            "class_path": recipe.get("data.class_path", MNIST),
+            "classes": recipe.get("data.classes"),
+            "dataset": recipe.get("data.dataset", "mnist"),
+        }
+        for recipe in recipes
     )
     for other in others:
         if other != first:
-            names = [", ".join(one["classes"]) if one["classes"] else one["dataset"] for one in (first, other)]
+            names = [_name_of_data(one) for one in (first, other)]
             raise UserError(f"Runs on different data sets can't be compared: {names[0]}, and {names[1]}.")
     return first
+
+
+def _name_of_data(data_set: dict[str, Any]) -> str:
+    if data_set["class_path"] != MNIST:
+        return str(data_set["class_path"])
+    return ", ".join(data_set["classes"]) if data_set["classes"] else str(data_set["dataset"])
 
 
 def data_differences(groups: Sequence[Group]) -> list[str]:

@@ -79,7 +79,8 @@ class Comparison:
 
     contenders: list[Contender]
     margin: float
-    images_NHW: Tensor  # the test images, uint8
+    images_NHW: Tensor | None  # the test images, uint8, of MNIST's data module
+    shape: tuple[int, ...]  # of one image, as the networks get it
     classes: list[str]
     notes: list[str]
     left_out: LeftOut

@@ -145,15 +145,19 @@ class ImageDataModule(LightningDataModule, ABC):
     def predict_dataloader(self) -> GlobalBatches:
         return self._evaluation_batches(*self.test)
 
-    def transfer_batch_to_device(self, batch: RawBatch, device: torch.device, dataloader_idx: int) -> RawBatch:
-        return batch  # `_batches` has moved all images
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        if isinstance(batch, RawBatch):
+            return batch  # `_batches` has moved all images
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)  # such as `example_input_array`
 
-    def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> Batch:
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Shift, distort, scale to 0…1 and normalise on the device. So the transfer needs only one byte per pixel.
 
         Returns:
             The pair of images (N, C, H, W), in the precision of the Trainer, and labels (N,).
         """
+        if not isinstance(batch, RawBatch):
+            return batch
         images_NCHW = with_channels(batch.images)
         if batch.shifts_N2 is not None:
             images_NCHW = shift(images_NCHW, batch.shifts_N2, self.max_shift)
@@ -243,6 +247,12 @@ class ImageDataModule(LightningDataModule, ABC):
             images, labels_N = images.to(device), labels_N.to(device)
             kwargs.update(rank=self.trainer.global_rank, world_size=self.trainer.world_size)
         return GlobalBatches(images, labels_N, batch_size, **kwargs)
+
+
+def names_of_classes(data: LightningDataModule, K: int) -> list[str]:
+    """Names of the K classes: those of a data module that names as many, or else "0", "1" and so on."""
+    names = getattr(data, "classes", None)
+    return list(map(str, names if isinstance(names, list) and len(names) == K else range(K)))
 
 
 def with_channels(images: Tensor) -> Tensor:

@@ -38,8 +38,10 @@ class MNISTDataModule(ImageDataModule):
         seed: Seed of the order of the training images and of the choice of the held-out images.
         classes: Names of the classes of another data set, in the order of their labels. Its four files belong in
             `data_dir` itself, and nothing is downloaded. By default, those of `dataset`.
-        images: Files, folders or globs of pictures to predict instead of the test images.
         dataset: MNIST or one of its relatives, in the folder of `data_dir` that torchvision uses.
+
+    Attributes:
+        images: Files, folders or globs of pictures to predict instead of the test images.
 
     Raises:
         UserError: A setting is out of range, or a data file is damaged or can't be obtained.
@@ -58,13 +60,11 @@ class MNISTDataModule(ImageDataModule):
         elastic: float | None = None,
         seed: int = 0,
         classes: list[str] | None = None,
-        images: list[str] | None = None,
         dataset: Dataset = "mnist",
     ) -> None:
         super().__init__(
             batch_size, val_size, normalize, max_shift, max_rotation, max_scaling, max_shear, elastic, seed
         )
-        self.hparams.pop("images", None)  # those of one prediction
         if classes is not None and len(set(classes)) < max(2, len(classes)):
             raise UserError(f"classes is {classes}; it must be two or more different names.")
         if classes is not None and dataset != "mnist":
@@ -78,7 +78,7 @@ class MNISTDataModule(ImageDataModule):
             self.mean, self.std = MEAN, STD
         if not self.own_files:
             self.shape = (1, SIZE, SIZE)
-        self.images = images
+        self.images: list[str] | None = None
         self.files: list[ImageFile] = []  # the files that `images` names, read by setup("predict")
 
     def load(self, split: Split) -> tuple[Tensor, Tensor]:

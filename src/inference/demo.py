@@ -16,10 +16,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
+from src.data import MNISTDataModule
 from src.data.pictures import read_image
 from src.inference.predictions import short_names
 from src.runs.folder import find_runs
-from src.runs.network import TrainedNetwork, import_network
+from src.runs.network import TrainedNetwork, import_class
 from src.system.errors import UserError
 from src.system.signals import Interrupted
 
@@ -56,7 +57,7 @@ def demo(
     import gradio  # noqa: F401
 
     for class_path in model or []:
-        import_network(class_path)
+        import_class(class_path)
     if ckpt_path is None and also:
         raise UserError(
             "Name a checkpoint before --also: --ckpt_path lightning_logs/lenet5/version_0/checkpoints/last.ckpt"
@@ -73,6 +74,9 @@ def show(checkpoints: Sequence[Path], port: int | None, drawings: Path) -> None:
     import gradio
 
     networks = {name: TrainedNetwork(Path(path)) for name, path in short_names([*map(str, checkpoints)]).items()}
+    for name, network in networks.items():
+        if not isinstance(network.datamodule, MNISTDataModule) or network.datamodule.shape != (1, 28, 28):
+            raise UserError(f"{name} takes other images than grey ones of 28×28 pixels. The demo draws no others.")
     page = _page(networks, drawings)
     for name, network in networks.items():
         _answer(name, network, torch.zeros(28, 28))  # the first answer takes longer

@@ -3,15 +3,15 @@
 import csv
 import io
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning import LightningModule, Trainer
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from src import plots
-from src.data import ImageFile, MNISTDataModule
+from src.data import GlobalBatches, ImageFile, MNISTDataModule, names_of_classes
 from src.runs.folder import run_folder
 from src.runs.network import TrainedNetwork
 from src.system.errors import UserError
@@ -25,10 +25,12 @@ Row = dict[str, Any]  # file or image (its number), answers (network → Answer)
 def predict(
     trainer: Trainer,
     model: LightningModule,
-    datamodule: MNISTDataModule,
+    datamodule: Any,
     ckpt_path: str,
     also: list[str],
+    images: list[str] | None,
     contact_sheet: str | None,
+    measuring: Any,
 ) -> None:
     """Predict the images of `datamodule` with one or more networks, and write the answers to the first run folder.
 
@@ -38,46 +40,73 @@ def predict(
         datamodule: With the data settings of `ckpt_path`.
         ckpt_path: The first checkpoint.
         also: More checkpoints.
+        images: Files, folders or globs of pictures to predict instead of the test images.
         contact_sheet: File for a drawing of the images with their answers.
+        measuring: The `Measuring` of `trainer`.
 
     Raises:
         UserError: A checkpoint can't be used; or, after all other images are predicted, a picture can't be read.
     """
     if contact_sheet is not None:
-        if datamodule.images is None:
+        if images is None:
             raise UserError("--contact_sheet shows pictures of your own: name them with --data.images.")
         sheet = Path(contact_sheet)
         if sheet.suffix.lower() not in (".png", ".jpg", ".pdf") or not sheet.parent.is_dir():
             raise UserError(f"--contact_sheet {contact_sheet}: name a .png, .jpg or .pdf in a folder that exists.")
     if len(set(paths := [Path(path).resolve() for path in (ckpt_path, *also)])) < len(paths):
         raise UserError("--also names a checkpoint twice.")
-    others = [TrainedNetwork(Path(path)) for path in also]
+    others = [TrainedNetwork(Path(path), named_data=_class_path(datamodule)) for path in also]
     for path, other in zip(also, others, strict=True):
-        if other.datamodule.classes != datamodule.classes:
+        if getattr(other.datamodule, "classes", None) != getattr(datamodule, "classes", None):
             raise UserError(f"{path} has other classes than {ckpt_path}.")
-    shares: list[Any] = [trainer.predict(_forward_alone(model), datamodule=datamodule, ckpt_path=ckpt_path)]
+    is_mnist = isinstance(datamodule, MNISTDataModule)
+    if is_mnist:
+        datamodule.images = images
+    elif images is not None:
+        raise UserError(f"Pictures are read as MNIST's digits were, and this does not fit {_class_path(datamodule)}.")
+    shares: list[Any] = [_logits(trainer, measuring, model, datamodule, ckpt_path)]
+    files = datamodule.files if is_mnist else []
     for other in others:
-        other.datamodule.data_dir = datamodule.data_dir
-        other.datamodule.images, other.datamodule.files = datamodule.images, datamodule.files
-        shares.append(trainer.predict(_forward_alone(other.network), datamodule=other.datamodule))
-    names: Sequence[int | str] = range(10) if datamodule.is_mnist else datamodule.classes
-    answers = [_answers(gather_shares(share or []).float().softmax(dim=1), names) for share in shares]
+        if is_mnist:
+            other.datamodule.data_dir = datamodule.data_dir
+            other.datamodule.images, other.datamodule.files = images, files
+        shares.append(_logits(trainer, measuring, other.network, other.datamodule))
+    answers = [_answers(logits_NK.float().softmax(dim=1), datamodule) for logits_NK in shares]
     if trainer.is_global_zero:
         networks = short_names([ckpt_path, *also])
-        _write(networks, _rows(list(networks), answers, datamodule.files), datamodule.files, contact_sheet)
+        _write(networks, _rows(list(networks), answers, files), files, contact_sheet)
 
 
-def _forward_alone(network: LightningModule) -> LightningModule:
-    """Make `predict_step` return the logits, whatever the network's own returns."""
+def _class_path(data: Any) -> str:
+    return (
+        "src.data.MNISTDataModule"
+        if type(data) is MNISTDataModule
+        else f"{type(data).__module__}.{type(data).__name__}"
+    )
+
+
+def _logits(
+    trainer: Trainer, measuring: Any, network: LightningModule, data: Any, ckpt_path: str | None = None
+) -> Tensor:
+    """What `forward` returns for all images in their order, whatever the network's own `predict_step` returns."""
 
     def predict_step(batch: Any, batch_idx: int) -> Tensor:
-        return network(batch[0].to(network.dtype))
+        x = batch[0] if isinstance(batch, tuple | list) else batch
+        return network(x.to(network.dtype) if isinstance(x, Tensor) and x.is_floating_point() else x)
 
-    network.predict_step = predict_step  # type: ignore[method-assign]
-    return network
+    if is_overridden("predict_dataloader", data, LightningDataModule):
+        network.predict_step = predict_step  # type: ignore[method-assign]
+        shares: Any = trainer.predict(network, datamodule=data, ckpt_path=ckpt_path)
+        return gather_shares(shares or [], interleaved=not isinstance(trainer.predict_dataloaders, GlobalBatches))
+    network.test_step = predict_step  # type: ignore[method-assign]
+    trainer.test(network, datamodule=data, ckpt_path=ckpt_path, verbose=False)
+    return measuring.test_logits_NK
 
 
-def _answers(probabilities_NK: Tensor, names: Sequence[int | str]) -> list[Answer]:
+def _answers(probabilities_NK: Tensor, data: Any) -> list[Answer]:
+    names: list[Any] = names_of_classes(data, probabilities_NK.shape[1])
+    if isinstance(data, MNISTDataModule) and data.is_mnist:
+        names = [int(name) for name in names]
     confidence_N2, digits_N2 = probabilities_NK.float().topk(2, dim=1)
     return [
         {"digit": names[digit], "confidence": confidence, "runner_up": names[runner_up]}

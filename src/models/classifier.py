@@ -78,6 +78,7 @@ class Classifier(LightningModule, ABC):
             self.to(memory_format=torch.channels_last)
         if self.hparams.get("compile"):  # a network whose __init__ takes no arguments does not have it
             self.compile()
+            self.example_input_array = None  # Lightning's summary would compile for it
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         trainer: Any = None

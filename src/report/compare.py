@@ -7,7 +7,7 @@ from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser
 
 from src.runs.folder import check_folder_name
-from src.runs.network import import_network
+from src.runs.network import import_class
 from src.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def compare(
         raise UserError("Name folders of runs, such as lightning_logs/lenet5 lightning_logs/cnn, or configs: --train")
     check_folder_name(name)
     for class_path in model or []:
-        import_network(class_path)
+        import_class(class_path)
     planned = plan_runs(fit_parser, train or [], seeds)
     command = ["python", "-m", "src", *args]
     _tell(compare_runs(folders or [], planned, jobs, margin, output, name, data_dir, command), robustness)

@@ -58,7 +58,7 @@ def collect_numbers(comparison: Comparison) -> Numbers:
         | difference.of_contender(contender)
         | errors.of_contender(contender)
         | curves.of_contender(contender)
-        | cost.of_contender(contender)
+        | cost.of_contender(contender, comparison.shape)
         | confidence.of_contender(contender)
         for contender in contenders
     ]
@@ -77,7 +77,7 @@ def collect_numbers(comparison: Comparison) -> Numbers:
         "always_wrong": errors.always_wrong(contenders),
         "hardest": errors.hardest_images(comparison),
         "robustness_images": len(choose_images(torch.from_numpy(comparison.labels_N))),
-        "timings": cost.time_inference({contender.name: contender.trained for contender in contenders}),
+        "timings": cost.time_inference({one.name: one.trained for one in contenders}, comparison.shape),
         "left_out": {str(folder): problem for folder, problem in comparison.left_out.items()},
         "made": provenance.of_comparison(comparison),
     }
@@ -89,6 +89,8 @@ def draw_figures(numbers: Numbers, comparison: Comparison) -> dict[str, bytes]:
     with rc_context(STYLE):
         for name, draw in FIGURES.items():
             if name == "robustness" and not numbers["networks"][0]["robustness"]:
+                continue
+            if name == "hardest" and comparison.images_NHW is None:
                 continue
             png = io.BytesIO()
             draw(numbers, comparison).savefig(png, format="png", dpi=160)

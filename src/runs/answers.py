@@ -23,29 +23,44 @@ class Answers:
 
     probabilities_NK: NDArray[np.float32]
     test_set: str  # the digest of images and labels, which tells test sets apart
+    labels_N: NDArray[np.int64] | None  # None in an old file, as the others
+    classes: list[str] | None
+    shape: tuple[int, ...] | None  # of one image, as the network gets it
 
 
-def digest(images_NHW: Tensor, labels_N: Tensor) -> str:
-    """The SHA-256 of images and labels."""
-    parts = (part.cpu().contiguous().numpy() for part in (images_NHW, labels_N))
+def digest(images: Tensor | None, labels_N: Tensor) -> str:
+    """The SHA-256 of images and labels, or of the labels alone."""
+    parts = (part.cpu().contiguous().numpy() for part in (images, labels_N) if part is not None)
     text = "".join(hashlib.sha256(part.tobytes()).hexdigest() for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_answers(folder: Path, probabilities_NK: Tensor, images_NHW: Tensor, labels_N: Tensor) -> None:
+def write_answers(
+    folder: Path,
+    probabilities_NK: Tensor,
+    labels_N: Tensor,
+    images: Tensor | None,
+    classes: list[str],
+    shape: tuple[int, ...],
+) -> None:
     """Write ``answers.npz`` into a run folder.
 
     Args:
         folder: The run folder.
         probabilities_NK: One row for each image.
-        images_NHW: The test images, uint8.
-        labels_N: Their labels.
+        labels_N: The labels of the test images.
+        images: The test images, uint8; None if the data module does not keep them.
+        classes: Names of the classes.
+        shape: Of one image, as the network gets it.
     """
     with replace_when_whole(folder / ANSWERS) as file:
         np.savez(
             file,
             probabilities=probabilities_NK.numpy().astype(np.float32),
-            test_set=digest(images_NHW, labels_N),
+            test_set=digest(images, labels_N),
+            labels=labels_N.numpy(),
+            classes=np.array(classes),
+            shape=np.array(shape, dtype=np.int64),
         )
 
 
@@ -58,7 +73,14 @@ def read_answers(run: Run) -> Answers:
     )
     try:
         with np.load(path) as stored:  # refuses pickles
-            answers = Answers(stored["probabilities"], str(stored["test_set"]))
+            has_labels = "labels" in stored
+            answers = Answers(
+                stored["probabilities"],
+                str(stored["test_set"]),
+                stored["labels"] if has_labels else None,
+                stored["classes"].tolist() if has_labels else None,
+                tuple(stored["shape"].tolist()) if has_labels else None,
+            )
     except FileNotFoundError:
         raise UserError(f"It has no {ANSWERS}. Write it: {command}") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

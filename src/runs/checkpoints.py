@@ -24,6 +24,7 @@ from src.system.files import replace_when_whole
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 CLASS_PATH, INSTANTIATOR = "_class_path", "_instantiator"
+MNIST = "src.data.MNISTDataModule"  # the data module of runs that name none
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,15 @@ class Checkpoint:
         return self._model.get("init_args", {})
 
     @property
+    def data_class_path(self) -> str:
+        """The class of the data module."""
+        return data_settings(self._settings)[0]
+
+    @property
     def data_arguments(self) -> dict[str, Any]:
         """The arguments of the data module."""
-        return self._arguments("datamodule_hyper_parameters")
+        class_path, arguments = data_settings(self._settings)
+        return self._arguments("datamodule_hyper_parameters") if class_path == MNIST else arguments
 
     @property
     def first_step(self) -> int:
@@ -68,7 +75,11 @@ class Checkpoint:
     @property
     def _model(self) -> dict[str, Any]:
         """What `fit` has saved, of a network that does not save its hyperparameters itself."""
-        return self.content.get("settings", {}).get("model", {})
+        return self._settings.get("model", {})
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return self.content.get("settings", {})
 
     def _arguments(self, key: str) -> dict[str, Any]:
         arguments = self.content.get(key, {})
@@ -147,13 +158,26 @@ def _has_expected_types(checkpoint: dict[str, Any]) -> bool:
     hyperparameters = [
         checkpoint.get(key, {}) for key in ("hyper_parameters", "datamodule_hyper_parameters", "settings")
     ]
+    if not all(isinstance(arguments, dict) for arguments in hyperparameters):
+        return False
+    class_path, arguments = data_settings(hyperparameters[2])
     return (
         isinstance(weights, dict)
+        and isinstance(class_path, str)
+        and isinstance(arguments, dict)
+        and isinstance(hyperparameters[2].get("model", {}), dict)
         and all(isinstance(weight, Tensor) for weight in weights.values())
-        and all(isinstance(arguments, dict) for arguments in hyperparameters)
         and isinstance(hyperparameters[0].get(CLASS_PATH, ""), str)
         and isinstance(checkpoint.get("pytorch-lightning_version", ""), str)
     )
+
+
+def data_settings(settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The class of the data module in the settings of a run, and its arguments. Old runs have the arguments alone."""
+    data = settings.get("data")
+    if not isinstance(data, dict):
+        return MNIST, {}
+    return (data["class_path"], data.get("init_args") or {}) if "class_path" in data else (MNIST, data)
 
 
 def _minor(version: str) -> list[int]:

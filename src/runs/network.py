@@ -3,59 +3,81 @@
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser
-from lightning import LightningModule
+from jsonargparse import ArgumentParser, Namespace
+from lightning import LightningDataModule, LightningModule
 from torch import Tensor
 
-from src.data import MNISTDataModule
+from src.data import ImageDataModule
 from src.models import Classifier
 from src.runs.checkpoints import Checkpoint
-from src.runs.trust import foreign_argument, imported_module
+from src.runs.trust import foreign_argument, imported_class
 from src.system.errors import UserError, reason
 
 BATCH = 128  # images at once; in larger batches, CNN takes nearly twice the time on the CPU
+OPTIONS = {LightningModule: "model", LightningDataModule: "data"}
 
 
 class TrainedNetwork:
-    """A trained network on the CPU, in evaluation mode, with the normalisation that it was trained with.
+    """A trained network on the CPU, in evaluation mode, with the data module that it was trained with.
 
     Args:
         path: A checkpoint.
         named: The class of its network, if the user named one with ``--model``.
+        named_data: The class of its data module, if the user named one with ``--data``.
 
     Raises:
-        UserError: The file cannot be used, or its network belongs to a module that is not imported.
+        UserError: The file cannot be used, or its network or data module belongs to a module that is not imported.
     """
 
-    def __init__(self, path: Path, named: str | None = None) -> None:
+    def __init__(self, path: Path, named: str | None = None, named_data: str | None = None) -> None:
         saved = Checkpoint.read(path)
-        class_path, network = trusted_network(saved, named)
-        parser = ArgumentParser(exit_on_error=False)
-        try:
-            self.datamodule = MNISTDataModule(**saved.data_arguments)
-            self.datamodule.load_state_dict(saved.content.get("MNISTDataModule", {}))  # its normalisation
-            parser.add_class_arguments(network, "network", fail_untyped=False)
-            config = parser.parse_object({"network": saved.arguments})
-            self.network: LightningModule = parser.instantiate(config).network
-        except Exception as error:  # the class may have changed, or raise anything
-            raise UserError(f"{path} does not fit the current {class_path}: {reason(error)}") from None
-        load_weights(self.network, saved)
-        self.network.eval()
-        if isinstance(self.network, Classifier) and self.network.channels_last:
-            self.network.to(memory_format=torch.channels_last)
+        self.network = load_network(saved, named)
+        class_path, data = trusted_data(saved, named_data)
+        self.datamodule: Any = _build(path, class_path, data, saved.data_arguments)
+        if state := saved.content.get(data.__qualname__):  # such as the normalisation
+            self.datamodule.load_state_dict(state)
 
-    def read(self, images_NHW: Tensor) -> Tensor:
-        """Classify one batch of raw images, uint8 (N, 28, 28). Returns: probabilities (N, K)."""
-        x_NCHW = self.datamodule.preprocess(images_NHW)
-        return self.network(x_NCHW.to(self.network.dtype)).softmax(dim=1)
+    def read(self, images: Tensor) -> Tensor:
+        """Classify one batch of images.
 
-    def probabilities(self, images_NHW: Tensor) -> Iterator[Tensor]:
-        """Classify any number of raw images, one batch at a time. Yields: probabilities (n, K) of each batch."""
-        for batch_NHW in images_NHW.split(BATCH):
+        Args:
+            images: uint8 (N, H, W) or (N, C, H, W) if the data module is an `ImageDataModule`, which normalises them.
+                Else the inputs of a batch.
+
+        Returns:
+            Probabilities (N, K).
+        """
+        x_NX = self.datamodule.preprocess(images) if isinstance(self.datamodule, ImageDataModule) else images
+        return self.network(x_NX.to(self.network.dtype)).softmax(dim=1)
+
+    def probabilities(self, images: Tensor) -> Iterator[Tensor]:
+        """Classify any number of images as `read` does. Yields: probabilities (n, K) of each batch."""
+        for batch in images.split(BATCH):
             with torch.inference_mode():
-                yield self.read(batch_NHW)
+                yield self.read(batch)
+
+
+def load_network(saved: Checkpoint, named: str | None = None) -> LightningModule:
+    """The network of a checkpoint, on the CPU, in evaluation mode. For arguments and errors see `TrainedNetwork`."""
+    class_path, network_class = trusted_network(saved, named)
+    network: LightningModule = _build(saved.path, class_path, network_class, saved.arguments)
+    load_weights(network, saved)
+    network.eval()
+    if isinstance(network, Classifier) and network.channels_last:
+        network.to(memory_format=torch.channels_last)
+    return network
+
+
+def _build(path: Path, class_path: str, kind: type, arguments: dict[str, Any]) -> Any:
+    parser = ArgumentParser(exit_on_error=False)
+    try:
+        parser.add_class_arguments(kind, "built", fail_untyped=False)
+        return parser.instantiate(parser.parse_object({"built": arguments})).built
+    except Exception as error:  # the class may have changed, or raise anything
+        raise UserError(f"{path} does not fit the current {class_path}: {reason(error)}") from None
 
 
 def load_weights(network: LightningModule, saved: Checkpoint) -> None:
@@ -67,10 +89,11 @@ def load_weights(network: LightningModule, saved: Checkpoint) -> None:
         raise UserError(f"{saved.path} does not fit the current {name}: {reason(error)}") from None
 
 
-def trusted_network(saved: Checkpoint, named: str | None) -> tuple[str, type[LightningModule]]:
+def trusted_network(saved: Checkpoint, named: str | None, config: bool = False) -> tuple[str, type[LightningModule]]:
     """The class of a saved network and its name, if its module is imported: a checkpoint must never cause an import.
 
-    If the user named a class with ``--model``, it must be the same.
+    If the user named a class with ``--model``, it must be the same. `config` says that its arguments come from a config
+    that the user named, which may import.
 
     Raises:
         UserError: There is no class path, it is not the named one, or its module is not imported; or an argument of the
@@ -79,34 +102,51 @@ def trusted_network(saved: Checkpoint, named: str | None) -> tuple[str, type[Lig
     class_path = saved.class_path or named
     if class_path is None:
         raise UserError(f"{saved.path} does not name its network. A command with one checkpoint takes it with --model.")
-    network = imported_network(class_path)
-    if named and imported_network(named) is not network:
-        short, named = (path.rpartition(".")[2] for path in (class_path, named))
-        raise UserError(f"{saved.path} contains {short}, not {named}.")
-    if network is None:
-        raise UserError(f"{saved.path} contains {class_path}. If you trust that module, add: --model {class_path}")
-    if argument := foreign_argument(network, saved.arguments):
+    network = _trusted(saved.path, class_path, named, LightningModule)
+    if not config and (argument := foreign_argument(network, saved.arguments)):
         raise UserError(
-            f"{saved.path} was made with {argument}, which is not an imported torch module. "
-            "If you trust it, import it in the module of your network."
+            f"{saved.path} was made with {argument}, which is not an imported torch module. If you trust it, import it "
+            "in the module of your network, or name the config of the run, which may import it: --config config.yaml"
         )
     return class_path, network
 
 
-def imported_network(class_path: str) -> type[LightningModule] | None:
-    """The network class of that name if its module is imported already, else None."""
-    network = imported_module(class_path)
-    return network if network is not None and issubclass(network, LightningModule) else None
+def trusted_data(saved: Checkpoint, named: str | None) -> tuple[str, type[LightningDataModule]]:
+    """The class of a saved data module and its name, as `trusted_network`."""
+    class_path = saved.data_class_path
+    data = _trusted(saved.path, class_path, named, LightningDataModule)
+    if argument := foreign_argument(data, saved.data_arguments):
+        raise UserError(f"{saved.path} was made with data from {argument}, which is not imported.")
+    return class_path, data
 
 
-def import_network(class_path: str) -> str:
-    """Import a network class that the user named, and return its full name. Raises a `UserError` if there is none."""
+def _trusted(path: Path, class_path: str, named: str | None, base: type[Any]) -> type[Any]:
+    found = imported_class(class_path, base)
+    if named and imported_class(named, base) is not found:
+        short, named = (path.rpartition(".")[2] for path in (class_path, named))
+        raise UserError(f"{path} contains {short}, not {named}.")
+    if found is None:
+        raise UserError(f"{path} contains {class_path}. If you trust that module, add: --{OPTIONS[base]} {class_path}")
+    return found
+
+
+def follow_data_set(settings: Namespace) -> None:
+    """Set the `num_classes` of a network that has such an argument, if the data set says how many there are."""
+    data = imported_class(settings.data.class_path, ImageDataModule)
+    arguments = settings.model.get("init_args") or {}
+    if data is not None and "num_classes" in arguments and (classes := data(**vars(settings.data.init_args)).classes):
+        arguments["num_classes"] = len(classes)
+
+
+def import_class(class_path: str, base: type[Any] = LightningModule) -> str:
+    """Import a class that the user named, and return its full name. Raises a `UserError` if it is no `base`."""
+    kind = "network" if base is LightningModule else "data module"
     if "." not in class_path:
-        class_path = f"src.models.{class_path}"
+        class_path = f"src.{'models' if base is LightningModule else 'data'}.{class_path}"
     try:
         importlib.import_module(class_path.rpartition(".")[0])
     except Exception as error:  # the module may raise anything
-        raise UserError(f"{class_path} is not a network: {reason(error)}") from None
-    if imported_network(class_path) is None:
-        raise UserError(f"{class_path} is not a network: name a LightningModule as module.Class.")
+        raise UserError(f"{class_path} is not a {kind}: {reason(error)}") from None
+    if imported_class(class_path, base) is None:
+        raise UserError(f"{class_path} is not a {kind}: name a {base.__name__} as module.Class.")
     return class_path

@@ -8,6 +8,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from src.runs.checkpoints import MNIST, data_settings
 from src.runs.folder import Run
 from src.system.errors import UserError
 
@@ -23,11 +24,13 @@ class Role(Flag):
 
 
 # A setting without a row decides the result of a training, and nothing else. A row holds for all settings below it.
+# "data.…" are the settings of `MNISTDataModule`; those of another class are "data.init_args.…".
 SETTINGS = {
     "also": Role.SURROUNDINGS | Role.PATH,
     "ckpt_path": Role.SURROUNDINGS | Role.PATH,
     "config": Role.SURROUNDINGS,
     "contact_sheet": Role.SURROUNDINGS | Role.PATH,
+    "images": Role.SURROUNDINGS | Role.PATH,
     "resume": Role.SURROUNDINGS | Role.PATH,
     "save_every_n_minutes": Role.SURROUNDINGS,
     "save_every_n_steps": Role.SURROUNDINGS,
@@ -37,10 +40,11 @@ SETTINGS = {
     "data.classes": Role.SEARCH,
     "data.dataset": Role.SEARCH,
     "data.data_dir": Role.SURROUNDINGS | Role.EVALUATION | Role.SEARCH | Role.PATH,
-    "data.images": Role.SURROUNDINGS | Role.EVALUATION | Role.PATH,
     "data.seed": Role.SEED | Role.SEARCH,
     "data.val_size": Role.SEARCH,
+    "data.init_args.seed": Role.SEED | Role.SEARCH,
     "model.init_args.compile": Role.SURROUNDINGS | Role.EVALUATION,
+    "model.init_args.num_classes": Role.SURROUNDINGS,
     "trainer.accelerator": Role.SURROUNDINGS | Role.SEARCH,
     "trainer.default_root_dir": Role.SURROUNDINGS | Role.PATH,
     "trainer.detect_anomaly": Role.SURROUNDINGS,
@@ -55,7 +59,7 @@ SETTINGS = {
     "trainer.profiler": Role.SURROUNDINGS,
     "trainer.strategy": Role.SURROUNDINGS,
 }
-MNIST = ("data.dataset", "mnist")
+ON_MNIST = ("data.dataset", "mnist")
 NOT_IN_A_RECIPE = Role.SEED | Role.SURROUNDINGS
 
 
@@ -64,11 +68,18 @@ def settings_with(role: Role) -> list[str]:
     return [name for name, roles in SETTINGS.items() if roles & role]
 
 
+def place(setting: str) -> str:
+    """Where the parser keeps a setting: ``data.init_args.val_size`` for ``data.val_size``."""
+    section, _, name = setting.partition(".")
+    return f"data.init_args.{name}" if section == "data" and not name.startswith("init_args.") else setting
+
+
 def recipe(config: dict[str, Any], ignore: Role = NOT_IN_A_RECIPE) -> dict[str, Any]:
     """Flatten the settings of a run into one entry each, such as ``trainer.max_epochs``, without those to ignore.
 
-    A setting that is null is left out, so that old runs keep their recipe when a new setting is introduced, and so is
-    the data set MNIST. A limit of 1.0, all batches, is left out because for Python it is equal to 1, one batch.
+    A setting that is null is left out, so that old runs keep their recipe when a new setting is introduced, and so are
+    the data set MNIST and its class. A limit of 1.0, all batches, is left out because for Python it is equal to 1, one
+    batch.
     """
 
     def flatten(value: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -77,9 +88,15 @@ def recipe(config: dict[str, Any], ignore: Role = NOT_IN_A_RECIPE) -> dict[str, 
         if isinstance(value, dict) and value:
             for key, inner in value.items():
                 yield from flatten(inner, f"{name}.{key}" if name else str(key))
-        elif not (name.startswith("trainer.limit_") and repr(value) == "1.0") and (name, value) != MNIST:
+        elif not (name.startswith("trainer.limit_") and repr(value) == "1.0") and (name, value) != (
+            "data.dataset",
+            "mnist",
+        ):
             yield name, value
 
+    class_path, arguments = data_settings(config)
+    if class_path == MNIST and "data" in config:
+        config = config | {"data": arguments}
     return dict(flatten(config, ""))
 
 

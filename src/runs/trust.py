@@ -4,16 +4,17 @@ The parser imports what a text names, wherever a setting takes a class or a func
 goes to the parser only if it has no text with which the parser could do that, beside those that are trusted here.
 """
 
-import inspect
 import re
 import shlex
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from torch import nn
 
+from src.runs.checkpoints import MNIST, data_settings
 from src.runs.folder import Run
 from src.system.errors import UserError
 
@@ -47,9 +48,12 @@ def refuse_foreign_config(run: Run, args: Collection[str]) -> None:
     named = {part for arg in args for part in arg.split("=", 1)}
 
     def is_trusted(text: str) -> bool:
-        return text in TRUSTED or text in named or (text.startswith("torch.nn.") and imported_module(text) is not None)
+        return text in TRUSTED or text in named or (text.startswith("torch.nn.") and imported_class(text) is not None)
 
-    for section, paths in (("model", set[str]()), ("trainer", PATHS)):
+    is_mnist = data_settings(run.config)[0] == MNIST  # whose arguments are plain
+    for section, paths in (("model", set[str]()), ("trainer", PATHS), ("data", set[str]())):
+        if section == "data" and is_mnist:
+            continue
         if name := _foreign_text(run.config.get(section), is_trusted, paths):
             raise UserError(
                 f"{run.config_file} names {name}, which would be imported. If you trust it: {_with_config(run)}"
@@ -69,24 +73,33 @@ def _with_config(run: Run) -> str:
     return shlex.join(["python", "-m", "src", "fit", "--config", str(run.config_file), "--resume", str(run.folder)])
 
 
-def foreign_argument(network: type, arguments: dict[str, Any]) -> str | None:
-    """The first text in the arguments of a network that is neither plain nor an `nn.Module` imported already, or None.
+def foreign_argument(kind: type, arguments: dict[str, Any]) -> str | None:
+    """The first text in the arguments of a class that is neither plain nor an `nn.Module` imported already, or None.
 
-    A text whose parameter is annotated with `str` is never imported.
+    A text whose parameter is annotated with `str` or `Path` is never imported.
     """
-    parameters = inspect.signature(network).parameters
-    texts = {name for name, one in parameters.items() if one.annotation in (str, str | None, "str", "str | None")}
+    try:
+        hints = get_type_hints(kind.__init__)  # type: ignore[misc]
+    except Exception:  # an annotation of the user's that Python cannot resolve
+        hints = {}
     return _foreign_text(
-        {name: value for name, value in arguments.items() if name not in texts},
-        lambda text: imported_module(text) is not None,
+        {name: value for name, value in arguments.items() if not _is_plain(hints.get(name))},
+        lambda text: imported_class(text) is not None,
     )
 
 
-def imported_module(class_path: str) -> type[nn.Module] | None:
-    """The subclass of `nn.Module` of that name if its Python module is imported already, else None."""
+def _is_plain(hint: Any) -> bool:
+    """Whether a parameter takes texts and numbers only, or lists of them."""
+    if get_origin(hint) in (Union, UnionType, list, tuple):
+        return all(map(_is_plain, get_args(hint)))
+    return isinstance(hint, type) and hint in (str, Path, int, float, bool, NoneType)
+
+
+def imported_class(class_path: str, base: type[Any] = nn.Module) -> type[Any] | None:
+    """The subclass of `base` of that name if its Python module is imported already, else None."""
     module, _, name = class_path.rpartition(".")
     imported = getattr(sys.modules.get(module), name, None)
-    return imported if isinstance(imported, type) and issubclass(imported, nn.Module) else None
+    return imported if isinstance(imported, type) and issubclass(imported, base) else None
 
 
 def _foreign_text(

@@ -84,17 +84,27 @@ def gather(value: T) -> list[T]:
     return values
 
 
-def gather_shares(shares: list[Tensor]) -> Tensor:
+def gather_shares(shares: list[Tensor], interleaved: bool = False) -> Tensor:
     """Join what the devices computed for their shares of the batches. Collective, see `gather`.
 
     Args:
-        shares: (n, K) for each batch: one row for each image in the share of this device.
+        shares: (n, …) for each batch: one row for each image in the share of this device.
+        interleaved: Whether device r of W has the images r, r + W, … as with Lightning's samplers. Else it has a
+            contiguous share of each batch.
 
     Returns:
-        (N, K), in the order of the images.
+        (N, …), in the order of the images.
     """
-    in_order = [share for batch in zip(*gather(shares), strict=True) for share in batch]
-    return torch.cat(in_order) if in_order else torch.empty(0, 10)
+    gathered = gather(shares)
+    if not any(gathered):
+        return torch.empty(0, 10)
+    if not interleaved:
+        return torch.cat([share for batch in zip(*gathered, strict=True) for share in batch])
+    of_ranks = [torch.cat(shares) for shares in gathered if shares]
+    joined = of_ranks[0].new_empty(sum(map(len, of_ranks)), *of_ranks[0].shape[1:])
+    for rank, rows in enumerate(of_ranks):
+        joined[rank :: len(of_ranks)] = rows
+    return joined
 
 
 def pick_by_rank(values: list[T]) -> list[T]:

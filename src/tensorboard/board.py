@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.model_summary import ModelSummary
-from lightning.pytorch.utilities.seed import isolate_rng
 from tensorboard.compat.proto.event_pb2 import Event
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from src import plots
+from src.system.errors import reason
 from src.system.machine import describe_machine
 from src.tensorboard.logger import RunLogger
-from src.tensorboard.network import PROJECTED, copy_network, graph, predict, write_features
+from src.tensorboard.network import PROJECTED, evaluating, graph, predict, write_features
 
 BINS = 64  # of a histogram; TensorBoard draws 30
 
@@ -53,22 +53,27 @@ class TensorBoard(Callback):
     pr_curves: bool = True
     projector: bool = True
 
-    measuring: ClassVar[Any] = None  # that of the training, which sets it
+    # Of the training, which sets them.
+    measuring: ClassVar[Any] = None
+    settings: ClassVar[dict[str, Any]] = {}
+    images: ClassVar[Any] = None  # its data module, if that keeps images in memory
 
     @rank_zero_only
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         logger = trainer.logger
-        if not isinstance(logger, RunLogger):
+        if not isinstance(logger, RunLogger) or logger.is_described:
             return
+        logger.is_described = True
         if self.hparams:
-            logger.log_hyperparams(_settings(trainer, pl_module))
+            logger.log_hyperparams(_shown(self.settings, trainer.max_epochs))
+        x_NCHW = batch[0][:1]
         with _without_effect_on_training(pl_module):
             writer: Any = logger.writer("train")
             if self.texts:
-                for tag, text in _texts(trainer, pl_module, Path(logger.log_dir)):
+                for tag, text in _texts(trainer, pl_module, Path(logger.log_dir), x_NCHW):
                     writer.add_text(f"run/{tag}", text)
             if self.graph:
-                writer.file_writer.add_event(Event(graph_def=graph(pl_module, trainer).SerializeToString()))
+                writer.file_writer.add_event(Event(graph_def=graph(pl_module, x_NCHW).SerializeToString()))
 
     @rank_zero_only
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
@@ -90,9 +95,9 @@ class TensorBoard(Callback):
         if not isinstance(trainer.logger, RunLogger):
             return
         drawn = {}
-        if self.answers:
+        if self.answers and self.images:
             with _without_effect_on_training(pl_module):
-                drawn["answers"] = _draw_answers(trainer, pl_module)
+                drawn["answers"] = _draw_answers(self.images, pl_module)
         convolutions = {name: layer for name, layer in pl_module.named_modules() if isinstance(layer, nn.Conv2d)}
         if self.filters and convolutions:
             drawn["filters"] = plots.filters(*next(iter(convolutions.items())))
@@ -104,12 +109,13 @@ class TensorBoard(Callback):
         logits_NK = self.measuring.test_logits_NK
         if not isinstance(trainer.logger, RunLogger) or logits_NK is None:
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        writer, epoch, classes = trainer.logger.writer("test"), trainer.current_epoch, data.classes
-        images_NHW, labels_N = (tensor[: len(logits_NK)] for tensor in data.test)
-        probabilities_NK = logits_NK.softmax(dim=1)
-        if self.mistakes:
-            figure = plots.mistakes(images_NHW, labels_N, probabilities_NK, classes)
+        data = self.images
+        writer, epoch, classes = trainer.logger.writer("test"), trainer.current_epoch, self.measuring.classes
+        labels_N, probabilities_NK = self.measuring.test_labels_N, logits_NK.softmax(dim=1)
+        if not data and (self.mistakes or self.answers or self.projector):
+            rank_zero_info("TensorBoard shows no images: only an ImageDataModule keeps them in memory.")
+        if self.mistakes and data:
+            figure = plots.mistakes(data.test[0][: len(labels_N)], labels_N, probabilities_NK, classes)
             writer.add_figure("pictures/mistakes", figure, epoch)
         if self.confusion:
             figure = plots.confusion(labels_N, probabilities_NK.argmax(dim=1), classes)
@@ -117,47 +123,64 @@ class TensorBoard(Callback):
         if self.pr_curves:
             for label, name in enumerate(classes):
                 writer.add_pr_curve(f"test/{name}", labels_N == label, probabilities_NK[:, label], epoch)
-        if self.projector:
-            images_NHW, labels_N = images_NHW[:PROJECTED], labels_N[:PROJECTED]
+        if self.projector and data:
+            images, labels_N = data.test[0][: len(labels_N)][:PROJECTED], labels_N[:PROJECTED]
             with _without_effect_on_training(pl_module):
-                probabilities_NK, features_NF = predict(pl_module, data.preprocess(images_NHW))
+                probabilities_NK, features_NF = predict(pl_module, data.preprocess(images))
                 if features_NF is None:
                     rank_zero_warn(f"{type(pl_module).__name__} has no linear layer, so there is no PROJECTOR tab.")
                 else:
                     answers_N = probabilities_NK.argmax(dim=1)
-                    write_features(writer, features_NF, images_NHW, labels_N, answers_N, classes, epoch)
+                    write_features(writer, features_NF, images, labels_N, answers_N, classes, epoch)
 
 
 @contextmanager
 def _without_effect_on_training(network: LightningModule) -> Iterator[None]:
-    """Restore the random state and turn an exception of a user's network into a warning."""
+    """Turn an exception of a user's network into a warning of one line."""
     try:
-        with isolate_rng():  # even in evaluation mode, a network may draw random numbers
-            yield
+        yield
     except OSError:  # the disk is full
         raise
     except Exception as error:
-        rank_zero_warn(f"TensorBoard doesn't show all of {type(network).__name__}: {error}")
+        rank_zero_warn(f"TensorBoard doesn't show all of {type(network).__name__}: {reason(error)}")
 
 
 def _is_power_of_two(epoch: int) -> bool:
     return epoch & (epoch - 1) == 0
 
 
-def _settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-    settings = {"model": type(pl_module).__name__, "max_epochs": trainer.max_epochs}
-    settings |= pl_module.hparams | trainer.datamodule.hparams  # type: ignore[attr-defined]
-    return {name: settings[name] for name in settings if not name.startswith("_") and name != "data_dir"}
+def _shown(settings: dict[str, Any], max_epochs: int | None) -> dict[str, Any]:
+    """The settings in the HPARAMS tab: the classes by their names, and their arguments."""
+    shown: dict[str, Any] = {"max_epochs": max_epochs}
+    for section, chosen in settings.items():
+        if not chosen:
+            continue
+        shown[section] = chosen["class_path"].rpartition(".")[2]
+        prefix = "" if section in ("model", "data") else f"{section}."
+        shown |= {f"{prefix}{name}": value for name, value in (chosen.get("init_args") or {}).items()}
+    shown.pop("data_dir", None)
+    return shown
 
 
-def _texts(trainer: Trainer, pl_module: LightningModule, run: Path) -> Iterator[tuple[str, str]]:
+def _texts(trainer: Trainer, pl_module: LightningModule, run: Path, x_NCHW: Tensor) -> Iterator[tuple[str, str]]:
     """Yield tags with texts in Markdown."""
     config = run / "config.yaml"  # not `trainer.log_dir`, which waits for all processes
     if config.exists():
         yield "config", f"```yaml\n{config.read_text()}\n```"
     machine = describe_machine(pl_module.device, trainer.world_size)
     yield "machine", "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {machine[name]} |" for name in machine)])
-    yield "layers", f"```\n{ModelSummary(copy_network(pl_module), max_depth=-1)}\n```"
+    yield "layers", f"```\n{_layers(pl_module, x_NCHW)}\n```"
+
+
+def _layers(network: LightningModule, x_NCHW: Tensor) -> ModelSummary:
+    """All layers with their sizes and FLOPs for an input."""
+    trainer, example = network.trainer, network.example_input_array
+    network.trainer, network.example_input_array = None, x_NCHW  # its data module takes batches only
+    try:
+        with evaluating(network):
+            return ModelSummary(network, max_depth=-1)
+    finally:
+        network.trainer, network.example_input_array = trainer, example
 
 
 def _write_histograms(writer: SummaryWriter, network: nn.Module, epoch: int) -> None:
@@ -168,10 +191,9 @@ def _write_histograms(writer: SummaryWriter, network: nn.Module, epoch: int) -> 
                 writer.add_histogram(f"{kind}/{name}", finite.float(), epoch, bins=BINS)  # type: ignore[arg-type]
 
 
-def _draw_answers(trainer: Trainer, pl_module: LightningModule) -> Any:
+def _draw_answers(data: Any, pl_module: LightningModule) -> Any:
     """Draw the first validation image of each class, with the probabilities that the network gives them."""
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    images_NHW, labels_N = data.val
+    images, labels_N = data.val
     first = [int((labels_N == label).nonzero()[0]) for label in labels_N.unique()]
-    probabilities_NK, _ = predict(pl_module, data.preprocess(images_NHW[first]))
-    return plots.answers(images_NHW[first], labels_N[first], probabilities_NK, data.classes)
+    probabilities_NK, _ = predict(pl_module, data.preprocess(images[first]))
+    return plots.answers(images[first], labels_N[first], probabilities_NK, data.classes)

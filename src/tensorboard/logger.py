@@ -39,6 +39,7 @@ class RunLogger(TensorBoardLogger):
         super().__init__(local_path(save_dir), name=name, version=version)
         self.is_resumed = False  # whether this training goes on in the folder of an earlier one
         self.has_made_folder = False  # whether this process has made the folder
+        self.is_described = False  # whether the events show the network and the config
         self._writers: dict[str, SummaryWriter] = {}
         self._validation: dict[str, tuple[float, int]] = {}  # tag → value and epoch of the newest validation
         # tag → sub-run → epoch → value
@@ -114,13 +115,17 @@ class RunLogger(TensorBoardLogger):
             self._write_validation()
 
     def _keep_finished_epochs(self, last: int) -> None:
-        """Write the histograms and pictures of an interrupted training again, up to an epoch."""
+        """Write what an interrupted training shows beside its curves again, up to an epoch."""
         files = sorted(Path(self.log_dir, "train").glob(EVENTS))
         events = [event for file in files for event in LegacyEventFileLoader(str(file)).Load() if event.step <= last]
         writer: Any = self.writer("train")
         for event in events:
-            if any(value.WhichOneof("value") in ("histo", "image") for value in event.summary.value):
-                writer.file_writer.add_event(event, walltime=event.wall_time)
+            is_text = any(value.tag.startswith("run/") for value in event.summary.value)
+            if is_text or event.graph_def:
+                self.is_described = True
+            elif not any(value.WhichOneof("value") in ("histo", "image") for value in event.summary.value):
+                continue
+            writer.file_writer.add_event(event, walltime=event.wall_time)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:

@@ -1,18 +1,19 @@
-"""What TensorBoard shows of a network: its graph, and its answers and features. All of it is computed on copies.
+"""What TensorBoard shows of a network: its graph, and its answers and features.
 
 Private names used here: torch.utils.tensorboard._pytorch_graph.graph (torch), because add_graph can't rename nodes.
 """
 
-import copy
 import io
 import os
 import re
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import PurePosixPath
+from typing import Any
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import LightningModule
+from lightning.pytorch.utilities.seed import isolate_rng
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
@@ -23,49 +24,74 @@ PROJECTED = 1000  # images in the PROJECTOR tab
 WIDEST = 128  # features of an image; a thousand images with more take several megabytes
 
 
-def copy_network(network: LightningModule) -> LightningModule:
-    """Copy a network, without metrics, for a forward pass that leaves the modes and buffers of the original alone."""
-    copied = copy.deepcopy(network)
-    copied.compile(disable=True)  # the copy of a compiled network would call the original
-    for name, child in list(copied.named_children()):
-        if isinstance(child, Metric):
-            delattr(copied, name)
-    copied.example_input_array = torch.zeros(1, 1, 28, 28).to(copied.device).to(copied.dtype)
-    return copied.eval()
+@contextmanager
+def evaluating(network: LightningModule) -> Iterator[None]:
+    """Switch a network to evaluation, then restore its modes and buffers and the random state."""
+    modes = {module: module.training for module in network.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    network.eval()
+    try:
+        # Compiled layers call no hooks. Even in evaluation mode, a network may draw random numbers.
+        with isolate_rng(), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        with torch.no_grad():
+            for buffer, saved in buffers:
+                buffer.copy_(saved)
 
 
-@torch.compiler.set_stance("force_eager")  # compiled layers call no hooks
-@torch.inference_mode()
 def predict(network: LightningModule, x_NCHW: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the probabilities (N, K), and the input of the last `nn.Linear` (N, F) if the network has one.
 
     Both are float32 on the CPU.
     """
-    copied = copy_network(network)
     inputs: list[Tensor] = []  # of the linear layers, in the order of the forward pass
-    for layer in copied.modules():
-        if isinstance(layer, nn.Linear):
-            layer.register_forward_pre_hook(lambda layer, args: inputs.append(args[0]))
+    linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    hooks = [layer.register_forward_pre_hook(lambda layer, args: inputs.append(args[0])) for layer in linear]
     probabilities, features = [], []
-    for batch_NCHW in x_NCHW.to(copied.device).to(copied.dtype).split(BATCH):
-        probabilities.append(copied(batch_NCHW).float().softmax(dim=1).cpu())
-        if inputs:
-            features.append(inputs[-1].flatten(1).float().cpu())
-            inputs.clear()
+    try:
+        with evaluating(network):
+            for batch_NCHW in x_NCHW.to(network.device).to(network.dtype).split(BATCH):
+                probabilities.append(network(batch_NCHW).float().softmax(dim=1).cpu())
+                if inputs:
+                    features.append(inputs[-1].flatten(1).float().cpu())
+                    inputs.clear()
+    finally:
+        for hook in hooks:
+            hook.remove()
     return torch.cat(probabilities), torch.cat(features) if features else None
 
 
-def graph(network: LightningModule, trainer: Trainer) -> GraphDef:
+class _Traced(nn.Module):
+    """The layers of a network and its forward pass alone: tracing reads every attribute, and some raise errors."""
+
+    def __init__(self, network: LightningModule) -> None:
+        super().__init__()
+        self._modules |= {name: child for name, child in network.named_children() if not isinstance(child, Metric)}
+        self._parameters |= network._parameters
+        self._buffers |= network._buffers
+        self.run = lambda *args: network.forward(*args)
+
+    def forward(self, *args: Any) -> Any:
+        return self.run(*args)
+
+
+def graph(network: LightningModule, x_NCHW: Tensor) -> GraphDef:
     """Return the operations with short names: ``conv1/weight``, not ``LeNet5/Sequential[network]/Conv2d[conv1]/…``.
 
     Constants are omitted: layers share them, so each would connect the first layer with later ones.
+
+    Args:
+        network: Any network.
+        x_NCHW: An input.
     """
     # Imported here: if a new torch doesn't have it, only the graph is missing.
     from torch.utils.tensorboard._pytorch_graph import graph as trace
 
-    copied = copy_network(network)
-    copied.trainer = trainer  # tracing reads every attribute, and this one raises an error if it isn't set
-    nodes = trace(copied, copied.example_input_array)[0].node
+    with evaluating(network):
+        nodes = trace(_Traced(network).eval(), (x_NCHW,))[0].node
     kept = [node for node in nodes if node.op not in ("prim::Constant", "prim::ListConstruct")]
     root = os.path.commonpath([PurePosixPath(node.name).parent for node in kept if node.op != "IO Node"])
 
@@ -82,17 +108,20 @@ def graph(network: LightningModule, trainer: Trainer) -> GraphDef:
 def write_features(
     writer: SummaryWriter,
     features_NF: Tensor,
-    images_NHW: Tensor,
+    images: Tensor,
     labels_N: Tensor,
     answers_N: Tensor,
     classes: Sequence[str],
     epoch: int,
 ) -> None:
-    """Write features of images for the PROJECTOR tab, beside the events. Those of an earlier test are replaced."""
+    """Write features of images for the PROJECTOR tab, beside the events. Those of an earlier test are replaced.
+
+    `images` are uint8, (N, H, W) or (N, C, H, W).
+    """
     rows = [
         (classes[label], classes[answer]) for label, answer in zip(labels_N.tolist(), answers_N.tolist(), strict=True)
     ]
-    pixels_NCHW = images_NHW.unsqueeze(1).float() / 255
+    pixels_NCHW = (images if images.ndim == 4 else images.unsqueeze(1)).float() / 255
     names = ["label", "answer"]
     with redirect_stdout(io.StringIO()):  # torch prints a warning where an earlier test wrote the same files
         writer.add_embedding(_narrow(features_NF), rows, pixels_NCHW, epoch, "features", metadata_header=names)

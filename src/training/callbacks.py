@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Timer, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 
 from src import plots
+from src.data import ImageDataModule
 from src.runs.answers import has_answers, write_answers
 from src.runs.folder import Run, run_folder
 from src.system.files import replace_when_whole, write_json
@@ -74,11 +75,11 @@ class SavedSettings(Callback):
     """Writes into each checkpoint the settings of network and data, so that both can be built again from it.
 
     Args:
-        settings: Of ``fit``, as plain data.
+        settings: Of ``fit``, as plain data: at least ``model`` and ``data``.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self.settings = {name: settings[name] for name in ("model", "data")}
+        self.settings = settings
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["settings"] = self.settings
@@ -97,21 +98,21 @@ class WriteAnswers(Callback):
 
     @rank_zero_only
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        logits_NK = measuring_of(trainer).test_logits_NK
-        if logits_NK is None:
+        measuring = measuring_of(trainer)
+        if (logits_NK := measuring.test_logits_NK) is None:
             return
-        images_NHW, labels_N = trainer.datamodule.test  # type: ignore[attr-defined]
-        n_images = len(logits_NK)
         if self.ckpt_path is not None:
             run = Run(run_folder(Path(self.ckpt_path)))
             is_run = run.checkpoint == Path(self.ckpt_path) and run.config_file.is_file()
-            if not is_run or n_images < len(labels_N) or has_answers(run):
+            if not is_run or trainer.limit_test_batches != 1.0 or has_answers(run):
                 return
         elif isinstance(trainer.logger, RunLogger):
             run = Run(Path(trainer.logger.log_dir))
         else:
             return
-        write_answers(run.folder, logits_NK.softmax(dim=1), images_NHW[:n_images], labels_N[:n_images])
+        labels_N, data = measuring.test_labels_N, trainer.datamodule  # type: ignore[attr-defined]
+        images = data.test[0][: len(labels_N)] if isinstance(data, ImageDataModule) else None
+        write_answers(run.folder, logits_NK.softmax(dim=1), labels_N, images, measuring.classes, measuring.shape)
 
 
 class RunSummary(Callback):
@@ -119,10 +120,12 @@ class RunSummary(Callback):
 
     Args:
         timer: The Timer of the same trainer.
+        seed: Of the training.
     """
 
-    def __init__(self, timer: Timer) -> None:
+    def __init__(self, timer: Timer, seed: int) -> None:
         self.timer = timer
+        self.seed = seed
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         test = measuring_of(trainer).result("test")
@@ -131,7 +134,8 @@ class RunSummary(Callback):
             return
         epochs, planned, seconds = trainer.current_epoch, _planned_epochs(trainer), self.timer.time_elapsed("train")
         last_batch = trainer.fit_loop.epoch_loop.batch_progress.current.completed
-        stopped_early = last_batch < trainer.num_training_batches or (planned is not None and epochs < planned)
+        n_batches = trainer.num_training_batches
+        stopped_early = last_batch < n_batches < float("inf") or (planned is not None and epochs < planned)
         minutes, rest = divmod(round(seconds), 60)
         of_planned = f"{f' of {planned}' if planned else ''}, stopped early after step {trainer.global_step:,}"
         lines = [
@@ -147,9 +151,9 @@ class RunSummary(Callback):
             "parameters": sum(parameter.numel() for parameter in pl_module.parameters()),
             "epochs": epochs,
             "planned_epochs": planned,
-            "steps": trainer.global_step,
+            "steps": trainer.global_step // max(len(trainer.optimizers), 1),  # Lightning counts those of all optimisers
             "stopped_early": stopped_early,
-            "seed": trainer.datamodule.seed,  # type: ignore[attr-defined]
+            "seed": self.seed,
             "test": test,
             "curves": trainer.logger.curves,
             "train_seconds": round(seconds, 3),

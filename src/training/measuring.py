@@ -1,5 +1,6 @@
 """Loss and accuracy of each epoch, measured beside the network."""
 
+import sys
 from typing import Any
 
 import torch
@@ -7,7 +8,9 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torch.utils.data import DistributedSampler
 
+from src.data import GlobalBatches, names_of_classes
 from src.system.errors import UserError
 from src.system.processes import gather, gather_shares, pick_by_rank
 from src.tensorboard.logger import RunLogger
@@ -27,14 +30,23 @@ class Measuring(Callback):
         metrics: For "train", "val" and "test", the sums of the current or newest epoch.
         newest: For the same stages, the values of the newest epoch that has ended. The same on all devices.
         test_logits_NK: The logits of all test images in their order, float32 on the CPU, after a test.
+        test_labels_N: Their labels, after a test.
+        shape: Of one test image, as the network gets it.
+        classes: Their names, after a test.
     """
+
+    test_labels_N: Tensor
+    shape: tuple[int, ...]
+    classes: list[str]
 
     def __init__(self) -> None:
         self.metrics = {stage: EpochMetrics() for stage in SUB_RUNS}
         self.newest: dict[str, dict[str, Tensor]] = {}
         self.test_logits_NK: Tensor | None = None
         self._logits_NK: Tensor | None = None  # of the current step
-        self._shares: list[Tensor] = []
+        self._shares: list[tuple[Tensor, Tensor]] = []  # logits and labels of each test batch
+        self._is_evaluating = False
+        self._n_own = 0  # images of an evaluation that are not repeats for this process, and not measured yet
         self._loaded: list[dict[str, Any]] = []  # the sums of each process inside an epoch
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -48,7 +60,9 @@ class Measuring(Callback):
 
     def _keep(self, network: Any, args: Any, output: Any) -> None:
         # The first call in a step: under DDP, Lightning then calls the network itself, to get what the step returns.
-        if self._logits_NK is None and isinstance(output, Tensor) and output.ndim == 2:
+        # In a training, calls without gradients are not those of the step.
+        is_step = self._logits_NK is None and (torch.is_grad_enabled() or self._is_evaluating)
+        if is_step and isinstance(output, Tensor) and output.ndim == 2:
             self._logits_NK = output
 
     def on_train_batch_start(self, *_: Any) -> None:
@@ -60,16 +74,31 @@ class Measuring(Callback):
     def on_test_batch_start(self, *_: Any) -> None:
         self._logits_NK = None
 
-    def _measure(self, stage: str, batch: Any) -> Tensor | None:
-        """Add a step to the sums, and return its logits. None if it did not call `forward`."""
+    def _measure(self, stage: str, batch: Any) -> tuple[Tensor, Tensor] | None:
+        """Add a step to the sums, and return its logits and labels. None if it did not call `forward`."""
         if self._logits_NK is None:
             return None
         logits_NK, self._logits_NK = self._logits_NK, None
-        self.metrics[stage].update(logits_NK, batch[1])
-        return logits_NK
+        labels_N = batch[1]
+        if stage != "train" and len(labels_N) > self._n_own:
+            logits_NK, labels_N = logits_NK[: self._n_own], labels_N[: self._n_own]
+        self._n_own -= len(labels_N)
+        self.metrics[stage].update(logits_NK, labels_N)
+        return logits_NK, labels_N
+
+    def _start(self, stage: str, trainer: Trainer, loader: Any) -> None:
+        """Start an evaluation. Images that Lightning's sampler repeats to give each process as many don't count."""
+        self._is_evaluating = True
+        self.metrics[stage].reset()
+        sampler, self._n_own = getattr(loader, "sampler", None), sys.maxsize
+        if isinstance(sampler, DistributedSampler):
+            self._n_own = len(range(sampler.rank, len(sampler.dataset), sampler.num_replicas))  # type: ignore[arg-type]
+        elif trainer.world_size > 1 and not isinstance(loader, GlobalBatches):
+            rank_zero_warn(f"Lightning doesn't divide these {stage} images among the processes: some may count twice.")
 
     def _end(self, stage: str, trainer: Trainer) -> None:
         """Reduce the sums over the devices, and pass the values of the epoch to callbacks and loggers."""
+        self._is_evaluating = False
         self.metrics[stage].flush()
         values = self.metrics[stage].compute()
         if not values["images"]:
@@ -103,7 +132,7 @@ class Measuring(Callback):
         self._end("train", trainer)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.metrics["val"].reset()
+        self._start("val", trainer, trainer.val_dataloaders)
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
@@ -113,22 +142,29 @@ class Measuring(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
             self._end("val", trainer)
+        self._is_evaluating = False
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.metrics["test"].reset()
+        self._start("test", trainer, trainer.test_dataloaders)
         self._shares = []
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        logits_NK = self._measure("test", batch)
-        if logits_NK is not None:
-            self._shares.append(logits_NK)
+        self.shape = tuple(batch[0].shape[1:]) if isinstance(batch[0], Tensor) else ()
+        if (measured := self._measure("test", batch)) is not None:
+            self._shares.append(measured)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end("test", trainer)
-        shares = [share.float().cpu() for share in self._shares]
-        self.test_logits_NK = gather_shares(shares) if shares else None
+        if not self._shares:
+            self.test_logits_NK = None
+            return
+        is_interleaved = not isinstance(trainer.test_dataloaders, GlobalBatches)
+        logits, labels = zip(*self._shares, strict=True)
+        self.test_logits_NK = gather_shares([share.float().cpu() for share in logits], is_interleaved)
+        self.test_labels_N = gather_shares([share.cpu() for share in labels], is_interleaved)
+        self.classes = names_of_classes(trainer.datamodule, self.test_logits_NK.shape[1])  # type: ignore[attr-defined]
 
     # A checkpoint inside an epoch keeps the sums of the steps so far.
 

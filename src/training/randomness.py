@@ -1,7 +1,8 @@
 """The state of the random number generators, as a part of the checkpoint.
 
 Private names used here: Lightning's ``_FitLoop._load_combined_loader_states``, because Lightning forgets the position
-in the epoch if `configure_optimizers` has asked for the number of steps.
+in the epoch if `configure_optimizers` has asked for the number of steps, and ``_FitLoop._data_fetcher``, whose iterator
+it makes too early.
 """
 
 import random
@@ -19,9 +20,13 @@ class RandomState(Callback):
 
     Each process has its own state. In a new training every process but the first gets a new seed. With one seed for
     all, all devices would use the same dropout masks.
+
+    Args:
+        seed: Of the training.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
         self.loaded: list[dict[str, Any]] = []  # one state for each process
         self.device = torch.device("cpu")
 
@@ -30,9 +35,10 @@ class RandomState(Callback):
         trainer.fit_loop._load_combined_loader_states()
         if states := pick_by_rank(self.loaded):
             set_random_state(states[0], self.device)
+            # An ordinary loader draws random numbers for its iterator, which Lightning has made before this moment.
+            iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
         elif trainer.global_rank > 0:
-            seed = trainer.datamodule.seed  # type: ignore[attr-defined]
-            torch.manual_seed(int(np.random.SeedSequence((seed, trainer.global_rank)).generate_state(1)[0]))
+            torch.manual_seed(int(np.random.SeedSequence((self.seed, trainer.global_rank)).generate_state(1)[0]))
 
     def state_dict(self) -> dict[str, Any]:
         return {"states": gather(get_random_state(self.device))}

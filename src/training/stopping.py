@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from src.runs.checkpoints import LAST
@@ -22,6 +23,7 @@ from src.system.errors import UserError
 from src.system.signals import Interrupted, set_handler
 from src.tensorboard.logger import RunLogger
 from src.training.measuring import measuring_of
+from src.training.unsupported import as_list
 
 # Steps between checks. Reading a value from the GPU waits for all work queued on it, and a reduction over two
 # processes took 1.3 of the 29 ms of a step of LeNet5.
@@ -36,7 +38,7 @@ class Stopping(Callback):
     All processes stop at the same step, at most 20 steps later, whichever process got the signal. Checkpoints are
     written only where a training can be resumed exactly. That excludes steps between accumulated gradients, and steps
     that are followed by a validation, because Lightning would skip the validation on resuming. There the training
-    stops at the end of the epoch.
+    stops at the end of the epoch. It excludes all steps inside an epoch if the loader has no `state_dict`.
 
     Args:
         every_n_steps: Steps between saves, 0 for none.
@@ -50,11 +52,18 @@ class Stopping(Callback):
         self.received_at = 0.0  # seconds
         self.agreed = 0  # signal that all processes know of
         self.save_is_due = False
+        self.keeps_position = True  # whether the loader can go on inside an epoch
         self.losses: list[tuple[int, Tensor]] = []  # steps and their losses since the last check, on the device
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_at = time.monotonic()
         set_handler(self._receive)  # Lightning restores the handlers after the training
+        loaders = as_list(trainer.train_dataloader)
+        self.keeps_position = all(hasattr(loader, "load_state_dict") for loader in loaders)
+        if (self.every_n_steps or self.every_n_minutes) and not self.keeps_position:
+            rank_zero_warn(
+                f"Nothing is saved inside epochs: the {type(loaders[0]).__name__} keeps no position in them."
+            )
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, GradientAccumulationScheduler):  # not asked after a resume inside an epoch
                 trainer.accumulate_grad_batches = callback.get_accumulate_grad_batches(trainer.current_epoch)
@@ -87,8 +96,9 @@ class Stopping(Callback):
         if check:
             self._agree(trainer, save=by_steps or by_clock)
         if (self.agreed or self.save_is_due) and step_ends and not validation_follows:
-            self._save(trainer)
-            self._stop_if_agreed(trainer)
+            if self.keeps_position:
+                self._save(trainer)
+            self._stop_if_agreed(trainer, is_saved=self.keeps_position)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The optimiser may have ruined the weights after the last loss. The checkpoint of the epoch comes next.
@@ -140,12 +150,14 @@ class Stopping(Callback):
         if path := last_checkpoint(trainer):
             trainer.save_checkpoint(path, weights_only=False)
 
-    def _stop_if_agreed(self, trainer: Trainer) -> None:
+    def _stop_if_agreed(self, trainer: Trainer, is_saved: bool = True) -> None:
         if not self.agreed:
             return
         is_finished = trainer.max_epochs is not None and trainer.current_epoch == trainer.max_epochs
         epoch = trainer.current_epoch + (not is_finished)  # counted from 1
         where = f"Stopped in epoch {epoch}, after step {trainer.global_step:,}"
+        if not is_saved:
+            where += f". Its loader keeps no position, so the training goes on from the end of epoch {epoch - 1}"
         if (path := last_checkpoint(trainer)) is None:
             raise Interrupted(self.agreed, f"{where}. Nothing was saved.")
         if _has_plateau(trainer):
@@ -185,7 +197,9 @@ def _has_plateau(trainer: Trainer) -> bool:
 
 def _raise_diverged(trainer: Trainer, step: int) -> None:
     learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+    path = last_checkpoint(trainer)
+    kept = f" {path} is the last checkpoint." if path and path.is_file() else ""
     raise UserError(
         f"The loss is NaN or infinite: epoch {trainer.current_epoch + 1}, step {step:,}, learning rate "
-        f"{learning_rate:g}. Try a lower --model.lr. Earlier checkpoints are kept."
+        f"{learning_rate:g}. Try a lower learning rate.{kept}"
     )

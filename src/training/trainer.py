@@ -12,33 +12,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import Namespace
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, Timer, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, ReduceLROnPlateau, SaveConfigCallback, instantiate_class
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import Tensor
-from torch.nn.parameter import is_lazy
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
-from src.data import MNISTDataModule
+from src.data import ImageDataModule
 from src.models import Classifier
-from src.runs.checkpoints import CLASS_PATH, INSTANTIATOR, CheckedCheckpointIO, Checkpoint
+from src.runs.checkpoints import CheckedCheckpointIO, Checkpoint
 from src.runs.folder import Run, runs_folder
-from src.runs.trust import foreign_argument
 from src.system.errors import UserError
 from src.system.processes import cluster_environment, limit_waiting, refuse_other_processes
 from src.tensorboard.logger import RunLogger
 from src.training.callbacks import Curves, Progress, RunSummary, SavedSettings, WriteAnswers, print_weights
+from src.training.checks import CheckedForward, add_evaluation_steps, check_network, has_images
 from src.training.measuring import Measuring
 from src.training.randomness import RandomState
 from src.training.resuming import DoubleWeights, Resuming
 from src.training.stopping import LastCheckpoint, Stopping
-from src.training.unsupported import refuse_no_batches, refuse_unsupported, refuse_unsupported_strategy
+from src.training.unsupported import as_list, refuse_no_batches, refuse_unsupported, refuse_unsupported_strategy
 
 
 def training_trainer(
@@ -66,11 +63,16 @@ def training_trainer(
     user_callbacks = as_list(settings.callbacks)
     refuse_unsupported(settings, user_callbacks, config.ckpt_path)
     is_resumed = run is not None and run.config_file.is_file()
-    built.tensorboard.measuring = measuring = Measuring()  # first, so that all others see the values of the epoch
-    all_callbacks = [measuring, *user_callbacks, built.tensorboard, *_progress(settings)]
+    plain = yaml.safe_load(parser.dump(config, skip_unset=False, skip_link_targets=False))
+    saved = {name: plain[name] for name in ("model", "data", "optimizer", "lr_scheduler")}
+    measuring, board = Measuring(), built.tensorboard
+    board.measuring, board.settings = measuring, saved
+    board.images = built.data if isinstance(built.data, ImageDataModule) else None
+    # Measuring comes early, so that all others see the values of the epoch.
+    all_callbacks = [CheckedForward(), measuring, *user_callbacks, board, *_progress(settings), SavedSettings(saved)]
     all_callbacks += [*training_callbacks(built, save_best, checkpoint), *callbacks]
-    all_callbacks.append(SavedSettings(yaml.safe_load(parser.dump(config, skip_unset=False))))
     use_optimizer(built.model, built)
+    add_evaluation_steps(built.model, built.data)
     options: dict[str, Any] = {"max_time": None}  # its Timer is among the callbacks
     if settings.logger is not False and not settings.barebones:
         options["logger"] = _loggers(config, settings, run, is_resumed)
@@ -95,6 +97,7 @@ def evaluation_trainer(command: str, config: Namespace, built: Namespace, checkp
     """The Trainer of ``validate``, ``test`` and ``predict``. For the arguments, see `training_trainer`."""
     settings = built.trainer
     refuse_no_batches(command, settings)
+    add_evaluation_steps(built.model, built.data)
     callbacks = [Measuring(), *as_list(settings.callbacks), *_progress(settings), WriteAnswers(config.ckpt_path)]
     return _trainer(config, settings, checkpoint, logger=False, callbacks=callbacks)
 
@@ -104,16 +107,12 @@ def training_callbacks(built: Namespace, save_best: bool, checkpoint: Checkpoint
     timer = Timer(duration=built.trainer.max_time)
     resuming = Resuming(checkpoint.first_step if checkpoint else 0)
     stopping = Stopping(built.save_every_n_steps, built.save_every_n_minutes)
-    callbacks = [timer, resuming, RandomState(), Curves(), WriteAnswers(), RunSummary(timer), stopping]
+    random_state, summary = RandomState(built.seed_everything), RunSummary(timer, built.seed_everything)
+    callbacks = [timer, resuming, random_state, Curves(), WriteAnswers(), summary, stopping]
     if built.trainer.enable_checkpointing is not False and not built.trainer.barebones:
         # The best one first, so that last.ckpt contains its state.
         callbacks += [BestCheckpoint(), LastCheckpoint()] if save_best else [LastCheckpoint()]
     return callbacks
-
-
-def as_list(value: Any) -> list[Any]:
-    """Return a setting that may be nothing, one object or a list as a list."""
-    return [] if value is None else value if isinstance(value, list) else [value]
 
 
 def _progress(settings: Namespace) -> list[Callback]:
@@ -179,7 +178,7 @@ class BestCheckpoint(ModelCheckpoint):
         super().__init__(filename="best", enable_version_counter=False, monitor="val_accuracy", mode="max")
 
 
-def fit(trainer: Trainer, network: LightningModule, data: MNISTDataModule, ckpt_path: str | None) -> None:
+def fit(trainer: Trainer, network: LightningModule, data: LightningDataModule, ckpt_path: str | None) -> None:
     """Train a network, from a checkpoint if given."""
     trainer.fit(network, datamodule=data, ckpt_path=ckpt_path)
     if trainer.global_step == 0:
@@ -191,56 +190,21 @@ def fit(trainer: Trainer, network: LightningModule, data: MNISTDataModule, ckpt_
 
 
 def train(
-    trainer: Trainer, network: LightningModule, data: MNISTDataModule, checkpoint: Checkpoint | None = None
+    trainer: Trainer, network: LightningModule, data: LightningDataModule, checkpoint: Checkpoint | None = None
 ) -> None:
     """Train a network, from a checkpoint if given, then test its last weights. `RunSummary` stores the result."""
-    check_network(network, len(data.classes))
+    check_network(network)
     with _run_folder(trainer, checkpoint.first_step if checkpoint else 0):
         fit(trainer, network, data, str(checkpoint.path) if checkpoint else None)
-        if trainer.limit_test_batches == 0:
+        why = "--trainer.limit_test_batches is 0" if trainer.limit_test_batches == 0 else ""
+        if not has_images(data, "test"):
+            why = f"{type(data).__name__} has no test_dataloader"
+        if why:
             if trainer.is_global_zero:
-                print(f"{type(network).__name__} was trained, but not tested: --trainer.limit_test_batches is 0.")
+                print(f"{type(network).__name__} was trained, but not tested: {why}.")
             print_weights(trainer)
             return
         trainer.test(network, datamodule=data, verbose=False)
-
-
-def check_network(network: LightningModule, n_classes: int) -> None:
-    """Raise a `UserError` for a network that cannot be trained, before anything is written.
-
-    Args:
-        network: It classifies two images, in evaluation mode.
-        n_classes: The number of classes in the data set.
-    """
-    name = type(network).__name__
-    if isinstance(network, Classifier) and not hasattr(network, "is_measured"):
-        raise UserError(f"{name}.__init__ must call super().__init__(**kwargs).")
-    if any(is_lazy(parameter) for parameter in network.parameters()):
-        raise UserError(f"{name} has lazy layers, whose sizes are not known yet. Use layers with sizes.")
-    if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise UserError(f"{name} has no trainable parameters.")
-    arguments = {key: value for key, value in network.hparams.items() if key not in (CLASS_PATH, INSTANTIATOR)}
-    if foreign := foreign_argument(type(network), arguments):
-        raise UserError(
-            f"{name} was given {foreign}, and only classes of torch modules can be read again from a checkpoint. "
-            "Give a subclass of nn.Module, such as torch.nn.ReLU, or a string that your network looks up."
-        )
-    modes = {module: module.training for module in network.modules()}
-    logits_NK = network.eval()(torch.zeros(2, 1, 28, 28).to(network.dtype))
-    for module, mode in modes.items():
-        module.training = mode
-    wanted = f"{name}.forward must return logits of shape (N, {n_classes}), a row for each image; for two images it"
-    if not isinstance(logits_NK, Tensor) or not logits_NK.is_floating_point():
-        kind = logits_NK.dtype if isinstance(logits_NK, Tensor) else type(logits_NK).__name__
-        raise UserError(f"{wanted} returned {kind}.")
-    if logits_NK.ndim != 2 or len(logits_NK) != 2:
-        raise UserError(f"{wanted} returned shape {tuple(logits_NK.shape)}.")
-    if logits_NK.shape[1] != n_classes:
-        raise UserError(f"{name} has {logits_NK.shape[1]} outputs, but the data set has {n_classes} classes.")
-    if not logits_NK.requires_grad:
-        raise UserError(f"The logits of {name} do not depend on its trainable parameters.")
-    if (logits_NK >= 0).all() and torch.allclose(logits_NK.sum(dim=1), torch.ones(2, dtype=logits_NK.dtype), atol=1e-3):
-        raise UserError(f"{name}.forward returns probabilities. It must return logits: leave out the softmax.")
 
 
 @contextmanager

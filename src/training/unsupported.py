@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 from lightning import Callback
@@ -79,3 +80,8 @@ def refuse_no_batches(command: str, settings: Namespace) -> None:
     name = f"limit_{BATCHES[command]}_batches"
     if settings[name] == 0:
         raise UserError(f"--trainer.{name} is 0: there is nothing to {command}.")
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return a setting that may be nothing, one object or a list as a list."""
+    return [] if value is None else value if isinstance(value, list) else [value]

@@ -16,7 +16,7 @@ from optuna.visualization import matplotlib as figures
 
 from src.comparison.sentences import headline, mean_sd, over_seeds, table
 from src.comparison.statistics import BETTER, Difference, intervals_over_seeds, summary, verdict
-from src.runs.recipe import Role, settings_with
+from src.runs.recipe import Role, place, settings_with
 from src.system.files import replace_when_whole, write_json, write_whole
 from src.system.machine import describe_machine, tensorboard_command
 from src.tuning.search import Search
@@ -107,10 +107,11 @@ def compare_recipes(
 def write_best(search: Search, trial: FrozenTrial) -> str:
     """Write the settings of a trial to best.yaml, for a training on all images. Returns the command line for it."""
     settings = search.settings_of(trial)
-    base = search.parser.parse_args([f"--config={path}" for path in settings.config or []])
+    configs = [f"--config={path}" for path in settings.config or []]
+    base = search.parser.parse_args([f"--data={settings.data.class_path}", *configs])
     for name in settings_with(Role.SEARCH):
-        if name not in ("data.classes", "data.data_dir", "trainer.accelerator"):
-            settings[name] = base[name]  # without held-out images and limits of batches
+        if name not in ("data.classes", "data.data_dir", "trainer.accelerator") and place(name) in settings:
+            settings[place(name)] = base[place(name)]  # without held-out images and limits of batches
     path = search.folder / "best.yaml"
     command = shlex.join(["python", "-m", "src", "fit", "--config", str(path)])
     comment = f"# Trial {trial.number} of {search.folder}: {trial.value:g} errors in the held-out images.\n"

@@ -16,10 +16,12 @@ from optuna.exceptions import OptunaError
 from sqlalchemy.exc import SQLAlchemyError
 
 from src.runs.folder import Run
+from src.runs.network import follow_data_set
 from src.system.errors import UserError, reason
+from src.training.checks import check_network, has_images
 from src.training.measuring import measuring_of
-from src.training.trainer import as_list, check_network, fit, training_trainer
-from src.training.unsupported import refuse_no_batches
+from src.training.trainer import fit, training_trainer
+from src.training.unsupported import as_list, refuse_no_batches
 
 
 class Pruning(Callback):
@@ -48,7 +50,8 @@ class Pruning(Callback):
 def check_settings(parser: LightningArgumentParser, settings: Namespace) -> None:
     """Raise a `UserError` for settings with which trials cannot be trained or judged. Fetches the training images."""
     trainer = settings.trainer
-    if settings.data.val_size == 0:
+    arguments = settings.data.init_args
+    if "val_size" in arguments and arguments.val_size == 0:
         raise UserError("tune judges on held-out training images. Set their number: --data.val_size 10000")
     if settings.ckpt_path is not None or settings.resume is not None:
         raise UserError("tune takes no --ckpt_path and no --resume. To continue a search, run its command again.")
@@ -60,6 +63,8 @@ def check_settings(parser: LightningArgumentParser, settings: Namespace) -> None
     for command in ("fit", "validate"):
         refuse_no_batches(command, trainer)
     data: Any = parser.instantiate(settings).data
+    if not has_images(data, "val"):
+        raise UserError(f"tune judges on held-out images: {type(data).__name__} needs a val_dataloader.")
     data.splits = ("train",)
     data.prepare_data()
 
@@ -81,11 +86,12 @@ def train_held_out(
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no lines about devices and the last epoch
     config = parser.parse_args([f"--seed_everything={seed}"], namespace=settings.clone())
+    follow_data_set(config)
     seed_everything(seed, workers=True, verbose=False)
     built: Any = parser.instantiate(config)
     network, data = built.model, built.data
     data.splits = ("train",)
-    check_network(network, len(data.classes))
+    check_network(network)
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:

@@ -13,7 +13,7 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser
 
 from src.runs.folder import LOCK, check_folder_name, short_name
-from src.runs.recipe import Role, recipe_of, settings_with
+from src.runs.recipe import Role, place, recipe_of, settings_with
 from src.system.errors import UserError
 from src.system.files import locked
 from src.system.signals import Interrupted
@@ -90,8 +90,11 @@ def _check(
     for name, other in others.items():
         if other.model is None:
             raise UserError(f"{name} names no network.")
-        for shared in settings_with(Role.SEARCH):
-            other[shared] = settings[shared]
+        if other.data.class_path != settings.data.class_path:
+            other.data = settings.data.clone()
+        for shared in map(place, settings_with(Role.SEARCH)):
+            if shared in settings:
+                other[shared] = settings[shared]
         check_settings(parser, other)
     return ranges, others
 

@@ -89,7 +89,7 @@ def test_command_line_overrides_the_config(cli: RunCLI) -> None:
     config = yaml.safe_load((outcome.run / "config.yaml").read_text())
     assert config["model"]["class_path"] == "src.models.CNN"
     assert config["model"]["init_args"]["lr"] == 0.002
-    assert (config["data"]["batch_size"], config["data"]["normalize"]) == (32, False)
+    assert (config["data"]["init_args"]["batch_size"], config["data"]["init_args"]["normalize"]) == (32, False)
     assert (config["seed_everything"], config["trainer"]["max_epochs"]) == (7, 1)
     again = cli("fit", f"--config={outcome.run / 'config.yaml'}")
     assert again.code == 0, again.err
@@ -120,7 +120,8 @@ def test_recipes_train_the_same_networks(cli: RunCLI, name: str, parameters: int
     assert json.loads((outcome.run / "results.json").read_text())["parameters"] == parameters
     settings = yaml.safe_load((outcome.run / "config.yaml").read_text())
     assert settings["model"]["init_args"]["schedule"] == "one_cycle"
-    assert (settings["data"]["max_shift"] or settings["data"]["elastic"]) and settings["data"]["val_size"] == 0
+    data = settings["data"]["init_args"]
+    assert (data["max_shift"] or data["elastic"]) and data["val_size"] == 0
 
 
 def test_the_seed_alone_decides_the_weights(cli: RunCLI) -> None:
@@ -324,7 +325,7 @@ def files(tmp_path: Path, mnist: Path) -> dict[str, Path]:
         ("fit --model LeNet5 --model.label_smoothing 1", "label_smoothing is 1.0; it must be"),
         ("fit --model LeNet5 --seed_everything -1", "--seed_everything is -1"),
         ("fit --model LeNet5 --seed_everything 4294967296", "--seed_everything is 4294967296"),
-        ("fit --model LeNet5 --model.lr fast", "--lr fast is not valid: expected float"),
+        ("fit --model LeNet5 --model.lr fast", "--model.lr fast is not valid: expected float"),
         ("fit --model LeNet5 --trainer.max_epoch 3", "max_epoch"),
         ("fit --model LeNet5 --trainer.max_epochs many", "--trainer.max_epochs many is not valid: expected int"),
         ("fit --model LeNet5 --trainer.max_epochs -5", "--trainer.max_epochs is -5"),
@@ -377,7 +378,9 @@ def test_no_source_of_data_in_reach(tmp_path: Path) -> None:
 def test_help_reads_well(cli: RunCLI, command: str) -> None:
     outcome = cli(command, "--help")
     assert outcome.code == 0
-    assert "--data.val_size" in outcome.out and "Number of training images held out" in outcome.out
+    assert "--data.help" in outcome.out
+    of_data = cli(command, "--data.help").out
+    assert "--data.val_size" in of_data and "Number of training images held out" in of_data
     assert HELP[command] in outcome.out
     overview = " ".join(cli("--help").out.split())
     assert all(f"{name} {text}" in overview for name, text in HELP.items())

@@ -69,6 +69,7 @@ def compared(contenders: list[Contender], classes: list[str] = CLASSES, folder: 
         contenders=contenders,
         margin=10,
         images_NHW=torch.zeros(len(contenders[0].labels_N), 28, 28, dtype=torch.uint8),
+        shape=(1, 28, 28),
         classes=classes,
         notes=[],
         left_out={},
@@ -108,7 +109,7 @@ def make_runs(
     for seed, n_errors in enumerate(errors):
         run = Run(make_run(folder / f"version_{seed}", seed, model, **{f"data__{k}": v for k, v in data.items()}))
         probabilities_NK = answers(labels_N.numpy(), n_errors, random, always=min(3, n_errors))
-        write_answers(run.folder, torch.from_numpy(probabilities_NK), images_NHW, labels_N)
+        write_answers(run.folder, torch.from_numpy(probabilities_NK), labels_N, images_NHW, CLASSES, (1, 28, 28))
         run.checkpoint.parent.mkdir()
         torch.save(arguments | {"state_dict": network.state_dict()}, run.checkpoint)
         runs.append(run.folder)

@@ -18,7 +18,7 @@ from src.data.source import read_mnist
 from src.report.page import FIGURES
 from src.runs.answers import write_answers
 from src.runs.folder import Run
-from tests.comparison.made_up import TIMING, make_runs
+from tests.comparison.made_up import CLASSES, TIMING, make_runs
 from tests.conftest import NO_TABS, ROOT, RunCLI, files
 from tests.forks import Fork, command_line_with_forked_trainings
 
@@ -156,7 +156,9 @@ def test_images(mnist: Path) -> tuple[Tensor, Tensor]:
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither figures nor times, which take seconds."""
     monkeypatch.setattr("src.report.page.draw_figures", lambda *args: dict.fromkeys(FIGURES, b""))
-    monkeypatch.setattr("src.report.sections.cost.time_inference", lambda networks: dict.fromkeys(networks, TIMING))
+    monkeypatch.setattr(
+        "src.report.sections.cost.time_inference", lambda networks, shape: dict.fromkeys(networks, TIMING)
+    )
 
 
 def test_bad_runs_are_left_out_by_name(
@@ -168,9 +170,10 @@ def test_bad_runs_are_left_out_by_name(
     (cnn[0] / "answers.npz").unlink()
     (cnn[1] / "answers.npz").write_bytes(b"PK")
     images_NHW, labels_N = test_images
-    write_answers(cnn[2], torch.full((100, 10), 0.1), images_NHW[:100], labels_N[:100])
-    write_answers(cnn[3], torch.full((10_000, 10), 0.1), 255 - images_NHW, labels_N)
-    write_answers(cnn[4], torch.full((10_000, 10), float("nan")), images_NHW, labels_N)
+    described = CLASSES, (1, 28, 28)
+    write_answers(cnn[2], torch.full((100, 10), 0.1), labels_N[:100], images_NHW[:100], *described)
+    write_answers(cnn[3], torch.full((10_000, 10), 0.1), labels_N, 255 - images_NHW, *described)
+    write_answers(cnn[4], torch.full((10_000, 10), float("nan")), labels_N, images_NHW, *described)
     checkpoint = lenet5[0] / "checkpoints" / "last.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     results = json.loads((cnn[5] / "results.json").read_text())

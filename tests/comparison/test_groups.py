@@ -15,6 +15,7 @@ from src.comparison.groups import (
     name_apart,
 )
 from src.comparison.planned import PlannedRuns
+from src.runs.checkpoints import MNIST
 from src.runs.folder import Run
 from src.runs.recipe import recipe
 from src.system.errors import UserError
@@ -111,11 +112,26 @@ def test_runs_of_different_data_sets(tmp_path: Path) -> None:
     make_run(tmp_path / "more", model="CNN", data__classes=letters)
     damaged = make_run(tmp_path / "damaged", data__classes=5)
     groups = [find_groups([tmp_path / name])[0][0] for name in ("letters", "more", "mnist")]
-    assert common_data_set([group.recipe for group in groups[:2]]) == {"classes": letters, "dataset": "mnist"}
-    assert common_data_set([groups[2].recipe]) == {"classes": None, "dataset": "mnist"}
+    assert common_data_set([group.recipe for group in groups[:2]]) == {
+        "class_path": MNIST,
+        "classes": letters,
+        "dataset": "mnist",
+    }
+    assert common_data_set([groups[2].recipe])["classes"] is None
     with pytest.raises(UserError, match="can't be compared: A, B, and mnist"):
         common_data_set([group.recipe for group in groups])
     assert find_groups([tmp_path])[1][damaged] == "Its config.yaml has classes that are no list of names."
+
+
+def test_the_class_of_the_data_tells_data_sets_apart() -> None:
+    old = {"data": {"data_dir": "data", "batch_size": 64, "dataset": "mnist"}}  # before data modules had a class
+    new = {"data": {"class_path": MNIST, "init_args": old["data"] | {"seed": 3}}}
+    assert recipe(old) == recipe(new) == {"data.batch_size": 64}
+    own = {"data": {"class_path": "my.Data", "init_args": {"data_dir": "cats", "batch_size": 64, "seed": 3}}}
+    expected = {"data.class_path": "my.Data", "data.init_args.data_dir": "cats", "data.init_args.batch_size": 64}
+    assert recipe(own) == expected
+    with pytest.raises(UserError, match="can't be compared: mnist, and my.Data"):
+        common_data_set([recipe(new), recipe(own)])
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])

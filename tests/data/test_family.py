@@ -206,6 +206,7 @@ def test_a_checkpoint_has_the_normalisation_and_the_classes(
 def test_settings_that_contradict_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="can't be used with dataset kmnist"):
         MNISTDataModule(classes=["a", "b"], dataset="kmnist")
-    pictures = MNISTDataModule(str(tmp_path), dataset="fashion_mnist", images=[str(tmp_path)])
+    pictures = MNISTDataModule(str(tmp_path), dataset="fashion_mnist")
+    pictures.images = [str(tmp_path)]
     with pytest.raises(UserError, match="this does not fit fashion_mnist"):
         pictures.setup("predict")

@@ -242,8 +242,8 @@ def test_elastic_displacements_have_the_given_deviation_in_large_images_too() ->
 def test_a_batch_is_a_pair_with_a_weight() -> None:
     data = Coloured(batch_size=64)
     data.setup("fit")
-    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
-    assert isinstance(batch, tuple) and len(batch) == 2 and batch.weight == 1 / 64
+    batch: Any = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+    assert type(batch) is Batch and len(batch) == 2 and batch.weight == 1 / 64
     for copied in (copy.deepcopy(batch), pickle.loads(pickle.dumps(batch))):
         assert type(copied) is Batch and torch.equal(copied[0], batch[0]) and copied.weight == 1 / 64
     assert Batch([batch[0], batch[1]]).weight is None  # as functions rebuild tuples

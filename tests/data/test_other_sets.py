@@ -150,7 +150,7 @@ def test_predictions_have_the_names_of_the_classes(cli: RunCLI, letters: Path, l
     [
         (
             "fit --model LeNet5 --data.data_dir {letters} --data.classes [A,B]",
-            "has 10 outputs, but the data set has 2 classes",
+            r"load\('train'\) has the label 4; with 2 classes, labels are 0 … 1",
         ),
         ("fit --model LeNet5 --data.data_dir {letters} --data.classes [A,A]", "must be two or more different names"),
         ("fit --model LeNet5 --data.data_dir {letters} --data.classes []", "must be two or more different names"),

@@ -116,7 +116,7 @@ def test_files_that_give_other_answers_are_not_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     files = {name: (lenet5_run / name).read_bytes() for name in ("model.onnx", "model.pt2")}
-    monkeypatch.setattr(exporting, "_export", lambda trained: files)
+    monkeypatch.setattr(exporting, "_export", lambda trained, images, kind: files)
     trained = TrainedNetwork(checkpoint)
     trained.datamodule = MNISTDataModule(str(letters), classes=LETTERS, normalize=False)  # has fewer images
     with torch.no_grad():

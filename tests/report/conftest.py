@@ -38,7 +38,7 @@ def comparison() -> Comparison:
 def timings_in_no_time() -> Any:
     """Times of one microsecond for all networks: measuring them takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "time_inference", lambda networks: dict.fromkeys(networks, TIMING))
+        patch.setattr(cost, "time_inference", lambda networks, shape: dict.fromkeys(networks, TIMING))
         yield
 
 

@@ -20,7 +20,7 @@ from src.runs.network import TrainedNetwork
 from src.runs.recipe import recipe
 from src.tensorboard.board import TensorBoard
 from src.tensorboard.logger import SUB_RUNS
-from src.tensorboard.network import copy_network, predict, write_features
+from src.tensorboard.network import predict, write_features
 from tests.conftest import SHORT_WITH_TABS, RunCLI
 from tests.tiny import Tiny
 
@@ -176,23 +176,20 @@ def test_training_is_the_same_with_all_of_it_and_without(cli: RunCLI) -> None:
     assert recipe(Run(with_all).config) == recipe(Run(without).config)
 
 
-def test_a_compiled_network_is_not_called() -> None:
+def test_a_compiled_network_is_evaluated_uncompiled() -> None:
     network = LeNet5()
     network.compile(backend="eager")
-    called: list[nn.Module] = []
-    network.register_forward_hook(lambda module, *args: called.append(module))  # the copies have it too
     x_NCHW = torch.rand(3, 1, 28, 28)
-    copy_network(network)(x_NCHW)
-    probabilities_NK, features_NF = predict(network, x_NCHW)
+    probabilities_NK, features_NF = predict(network, x_NCHW)  # a compiled one would call no hooks
     assert features_NF is not None and features_NF.shape == (3, 84)
     weight_KF, bias_K = (parameter.detach() for parameter in list(network.parameters())[-2:])
     logits_NK = features_NF @ weight_KF.T + bias_K
     torch.testing.assert_close(probabilities_NK, logits_NK.softmax(dim=1))
-    assert called and not any(module is network for module in called)
+    assert network.training and not network._forward_hooks
 
 
 class Convolutions(Classifier):
-    """It has no linear layer, and keeps its logits, so that it can't be copied during a training."""
+    """It has no linear layer, keeps its logits, and can't be traced for the graph."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -200,6 +197,8 @@ class Convolutions(Classifier):
 
     def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
         self.logits_NK = self.layer(x_NCHW).flatten(1)
+        if torch.jit.is_tracing():
+            raise TypeError("Only Python runs this.")
         return self.logits_NK
 
 
@@ -211,12 +210,12 @@ def test_what_a_network_does_not_have_is_left_out_with_a_note(cli: RunCLI) -> No
         "--trainer.limit_test_batches=2",
     )
     with (
-        pytest.warns(UserWarning, match="TensorBoard doesn't show all of Convolutions: Only Tensors"),
+        pytest.warns(UserWarning, match="TensorBoard doesn't show all of Convolutions: TypeError: Only Python"),
         pytest.warns(UserWarning, match="Convolutions has no linear layer, so there is no PROJECTOR tab"),
     ):
         run = cli(*settings, "--trainer.limit_val_batches=0").run
     assert steps_of_pictures(run / "test") == dict.fromkeys(OF_THE_TEST, [1])
-    assert steps_of_pictures(run / "train") == {"pictures/filters": [1]}
+    assert steps_of_pictures(run / "train") == dict.fromkeys(OVER_EPOCHS, [1])
     assert not list((run / "test").glob("*/features"))
 
 

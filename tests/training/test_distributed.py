@@ -17,8 +17,8 @@ Alone = Callable[..., dict[str, float]]
 RECORDER = "--trainer.callbacks+=tests.recorder.Recorder"
 
 
-def processes(count: int) -> list[str]:
-    return ["--trainer.accelerator=cpu", "--trainer.strategy=ddp", f"--trainer.devices={count}"]
+def processes(count: int, strategy: str = "ddp") -> list[str]:
+    return ["--trainer.accelerator=cpu", f"--trainer.strategy={strategy}", f"--trainer.devices={count}"]
 
 
 def run(record: Path, *args: str, launcher: tuple[str, ...] = ("-m", "src")) -> subprocess.Popen[str]:
@@ -37,12 +37,14 @@ def finish(process: subprocess.Popen[str]) -> str:
     return output
 
 
-def run_forks(record: Path, count: int, *args: str) -> str:
+def run_forks(record: Path, count: int, *args: str, strategy: str = "ddp") -> str:
     """Fork `count` processes with the environment that Lightning's launcher gives its own, and return their outputs."""
     record.mkdir(exist_ok=True)
     env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0", "WORLD_SIZE": str(count)}
     env |= {"RECORD": str(record), "OMP_NUM_THREADS": "1"}
-    forks = [Fork(record, *args, *processes(count), env=env | {"LOCAL_RANK": str(rank)}) for rank in range(count)]
+    forks = [
+        Fork(record, *args, *processes(count, strategy), env=env | {"LOCAL_RANK": str(rank)}) for rank in range(count)
+    ]
     return "".join(fork.finish() for fork in forks)
 
 

@@ -22,13 +22,13 @@ class Generators:
 
 
 def trainer(rank: int) -> SimpleNamespace:
-    fit_loop = SimpleNamespace(_load_combined_loader_states=lambda: None)
-    return SimpleNamespace(fit_loop=fit_loop, global_rank=rank, datamodule=SimpleNamespace(seed=0))
+    fit_loop = SimpleNamespace(_load_combined_loader_states=lambda: None, _data_fetcher=[])
+    return SimpleNamespace(fit_loop=fit_loop, global_rank=rank)
 
 
 def start(states: list[dict], device: str) -> RandomState:
     """Resume a training with the states of a checkpoint, in the process with rank 0."""
-    callback = RandomState()
+    callback = RandomState(seed=0)
     callback.load_state_dict({"states": states})
     callback.on_train_start(trainer(0), SimpleNamespace(device=torch.device(device)))  # type: ignore[arg-type]
     return callback

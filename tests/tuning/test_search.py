@@ -108,7 +108,7 @@ def test_the_printed_command_trains_as_the_best_trial_did(killed: Path, cli: Run
 
 def test_best_yaml_is_for_all_images(killed: Path) -> None:
     config = yaml.safe_load((killed / "best.yaml").read_text())
-    assert (config["data"]["val_size"], config["trainer"]["limit_train_batches"]) == (0, None)
+    assert (config["data"]["init_args"]["val_size"], config["trainer"]["limit_train_batches"]) == (0, None)
 
 
 def test_the_end_tells_the_table_and_how_sure_it_is(killed: Path) -> None:

@@ -101,10 +101,11 @@ def draw_classes(numbers: Numbers, comparison: Comparison) -> Figure:
 
 def draw_hardest(numbers: Numbers, comparison: Comparison) -> Figure:
     """Draw the images that most runs get wrong, with the label and the answer of each network."""
-    classes = numbers["classes"]
+    classes, images = numbers["classes"], comparison.images_NHW
+    assert images is not None  # `draw_figures` leaves it out
     tiles = [
         plots.Tile(
-            comparison.images_NHW[image["image"]],
+            images[image["image"]],
             f"label {classes[image['label']]}",
             [(classes[answer["digit"]], answer["confidence"]) for answer in image["answers"][: style.SHOWN]],
         )
