@@ -134,6 +134,8 @@ class CLI(LightningCLI):
         command = self.config.subcommand
         settings = self.config[command]
         expand_paths(settings)
+        if named.ckpt_path:
+            settings.ckpt_path = named.ckpt_path  # best and last as files
         if command in COMMANDS:
             run_command(command, settings, self.parser.commands["fit"], command_args)
             raise SystemExit(0)

@@ -230,6 +230,7 @@ def prepare_output() -> None:
     for message in (
         r".*LeafSpec.* is deprecated",  # between Lightning and torch
         r".*torch.jit.trace.* is (deprecated|not supported)",  # TensorBoard has no other way to a graph
+        r"Using `DistributedSampler` with the dataloaders",  # `Measuring` leaves out the images that it repeats
         r".*smaller than the logging interval",  # nothing is logged by steps
         r"Checkpoint directory .* exists and is not empty",  # of the run that is resumed
         r".*callbacks used to create the checkpoint need to be provided",  # a test does not need those of the training

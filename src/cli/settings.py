@@ -39,8 +39,15 @@ def named_in(args: list[str]) -> argparse.Namespace:
     scanner = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for option in ("--ckpt_path", "--resume", "--model", "--data"):
         scanner.add_argument(option, nargs="?")
-    scanner.add_argument("--config", "-c", nargs="?")
+    scanner.add_argument("--config", "-c", nargs="?", action="append")
     named = scanner.parse_known_args(args)[0]
+    named.config = named.config or []
+    if named.ckpt_path in ("best", "last"):
+        runs = [Path(path).parent for path in named.config if (Path(path).parent / "checkpoints").is_dir()]
+        if not runs:
+            file = f"RUN/checkpoints/{named.ckpt_path}.ckpt"
+            raise UserError(f"--ckpt_path {named.ckpt_path} needs a run. Name its config, RUN/config.yaml, or {file}.")
+        named.ckpt_path = str(runs[-1] / "checkpoints" / f"{named.ckpt_path}.ckpt")
     for name in ("ckpt_path", "resume"):
         if path := getattr(named, name):
             setattr(named, name, local_path(path))

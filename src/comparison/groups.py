@@ -105,7 +105,7 @@ def common_data_set(recipes: list[dict[str, Any]]) -> dict[str, Any]:
 def _name_of_data(data_set: dict[str, Any]) -> str:
     if data_set["class_path"] != MNIST:
         return str(data_set["class_path"])
-    return ", ".join(data_set["classes"]) if data_set["classes"] else str(data_set["dataset"])
+    return ", ".join(map(str, data_set["classes"])) if data_set["classes"] else str(data_set["dataset"])
 
 
 def data_differences(groups: Sequence[Group]) -> list[str]:

@@ -1,5 +1,6 @@
 """The data module of MNIST, of its relatives and of data sets in its format."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -59,13 +60,17 @@ class MNISTDataModule(ImageDataModule):
         max_shear: float | None = None,
         elastic: float | None = None,
         seed: int = 0,
-        classes: list[str] | None = None,
+        classes: Sequence[str | int | float | bool] | None = None,
         dataset: Dataset = "mnist",
     ) -> None:
         super().__init__(
             batch_size, val_size, normalize, max_shift, max_rotation, max_scaling, max_shear, elastic, seed
         )
-        if classes is not None and len(set(classes)) < max(2, len(classes)):
+        if any(isinstance(name, bool) for name in classes or []):
+            raise UserError(
+                f"classes is {classes}: YAML reads words such as yes, no, on and off so. Put them in quotes."
+            )
+        if classes is not None and len({*map(str, classes)}) < max(2, len(classes)):
             raise UserError(f"classes is {classes}; it must be two or more different names.")
         if classes is not None and dataset != "mnist":
             raise UserError(f"classes names those of your own files, so it can't be used with dataset {dataset}.")
@@ -73,7 +78,7 @@ class MNISTDataModule(ImageDataModule):
         self.dataset = dataset
         self.own_files = classes is not None
         self.is_mnist = dataset == "mnist" and not self.own_files
-        self.classes = classes or class_names(dataset)
+        self.classes = list(map(str, classes)) if classes else class_names(dataset)
         if dataset == "mnist":
             self.mean, self.std = MEAN, STD
         if not self.own_files:

@@ -52,9 +52,9 @@ class Checkpoint:
         return self._model.get("init_args", {})
 
     @property
-    def data_class_path(self) -> str:
-        """The class of the data module."""
-        return data_settings(self._settings)[0]
+    def data_class_path(self) -> str | None:
+        """The class of the data module; None if this command line did not write the checkpoint, or an old version."""
+        return data_settings(self._settings)[0] if "data" in self._settings else None
 
     @property
     def data_arguments(self) -> dict[str, Any]:

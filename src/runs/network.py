@@ -12,7 +12,7 @@ from torch import Tensor
 
 from src.data import ImageDataModule
 from src.models import Classifier
-from src.runs.checkpoints import Checkpoint
+from src.runs.checkpoints import MNIST, Checkpoint
 from src.runs.trust import foreign_argument, imported_class
 from src.system.errors import UserError, reason
 
@@ -113,7 +113,7 @@ def trusted_network(saved: Checkpoint, named: str | None, config: bool = False) 
 
 def trusted_data(saved: Checkpoint, named: str | None) -> tuple[str, type[LightningDataModule]]:
     """The class of a saved data module and its name, as `trusted_network`."""
-    class_path = saved.data_class_path
+    class_path = saved.data_class_path or named or MNIST
     data = _trusted(saved.path, class_path, named, LightningDataModule)
     if argument := foreign_argument(data, saved.data_arguments):
         raise UserError(f"{saved.path} was made with data from {argument}, which is not imported.")

@@ -1,5 +1,9 @@
 """The exception for mistakes that the user can correct."""
 
+import textwrap
+
+LONGEST = 300  # characters of an exception of other code in a message
+
 
 class UserError(Exception):
     """A mistake that the user can correct. The command line prints its message without a traceback."""
@@ -14,5 +18,8 @@ def user_error_in(error: BaseException | None) -> UserError | None:
 
 def reason(error: BaseException) -> str:
     """Describe an exception in one line: its type, unless the message is enough, and the message."""
-    message = " ".join(str(error).split())[:300]
+    message = " ".join(str(error).split())
+    if len(message) > LONGEST:
+        sentences = message[:LONGEST].rpartition(". ")[0]
+        message = f"{sentences}." if sentences else textwrap.shorten(message, LONGEST, placeholder=" …")
     return message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"

@@ -43,7 +43,7 @@ def tensorboard_command(logdir: str | Path) -> str:
     """The command line that shows the runs in `logdir`, with the TensorBoard of this environment."""
     program = str(Path(sys.executable).with_name("tensorboard"))
     with suppress(ValueError):  # on Windows, there is no relative path to another drive
-        program = os.path.relpath(program)
+        program = min(program, os.path.relpath(program), key=len)
     return shlex.join([program, "--host", "localhost", "--logdir", str(logdir)])
 
 

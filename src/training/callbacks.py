@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Timer, TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar, Timer, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 
 from src import plots
@@ -26,17 +26,44 @@ class Progress(TQDMProgressBar):
         super().__init__(refresh_rate=20)  # steps; each refresh waits for the device
 
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
-        super().on_train_epoch_start(trainer, *args)
-        of_all = f"/{trainer.max_epochs}" if _planned_epochs(trainer) else ""
-        self.train_progress_bar.set_description(f"Epoch {trainer.current_epoch + 1}{of_all}")
+        # Not that of Lightning, which would show "Epoch 0" first.
+        n_batches = self.total_train_batches
+        self.train_progress_bar.reset(None if n_batches == float("inf") else int(n_batches))
+        self.train_progress_bar.initial = 0
+        self.train_progress_bar.set_description(_name_of_epoch(trainer))
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        measuring = measuring_of(trainer)
-        values = {f"val_{name}": value for name, value in measuring.newest.get("val", {}).items()}
-        if measuring.metrics["train"].update_called:
-            values |= {f"train_{name}": value for name, value in measuring.metrics["train"].local_values().items()}
-        measured = {name: value.item() for name, value in values.items() if value.is_floating_point()}
-        return {name: f"{value:.4f}" for name, value in (measured | trainer.progress_bar_metrics).items()}
+        return _current_values(trainer)
+
+
+class EpochLines(ProgressBar):
+    """A line for each epoch, where the output is no terminal: a bar would fill a log file with its refreshes."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            values = ", ".join(f"{name} {value}" for name, value in _current_values(trainer).items())
+            print(f"{_name_of_epoch(trainer)}: {values}", flush=True)
+
+    def enable(self) -> None:
+        pass
+
+    def disable(self) -> None:
+        pass
+
+
+def _name_of_epoch(trainer: Trainer) -> str:
+    of_all = f"/{trainer.max_epochs}" if _planned_epochs(trainer) else ""
+    return f"Epoch {trainer.current_epoch + 1}{of_all}"
+
+
+def _current_values(trainer: Trainer) -> dict[str, str]:
+    """Loss and accuracy of the current epoch so far, and of the newest validation; and what the network shows."""
+    measuring = measuring_of(trainer)
+    values = {f"val_{name}": value for name, value in measuring.newest.get("val", {}).items()}
+    if measuring.metrics["train"].update_called:
+        values |= {f"train_{name}": value for name, value in measuring.metrics["train"].local_values().items()}
+    measured = {name: value.item() for name, value in values.items() if value.is_floating_point()}
+    return {name: f"{value:.4f}" for name, value in (measured | trainer.progress_bar_metrics).items()}
 
 
 class Curves(Callback):

@@ -7,6 +7,7 @@ in which order. To add a callback to all trainings, add it to `training_callback
 import atexit
 import inspect
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, Timer, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, ReduceLROnPlateau, SaveConfigCallback, instantiate_class
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
@@ -29,7 +31,7 @@ from src.runs.folder import Run, runs_folder
 from src.system.errors import UserError
 from src.system.processes import cluster_environment, limit_waiting, refuse_other_processes
 from src.tensorboard.logger import RunLogger
-from src.training.callbacks import Curves, Progress, RunSummary, SavedSettings, WriteAnswers, print_weights
+from src.training.callbacks import Curves, EpochLines, Progress, RunSummary, SavedSettings, WriteAnswers, print_weights
 from src.training.checks import CheckedForward, add_evaluation_steps, check_network, has_images
 from src.training.measuring import Measuring
 from src.training.randomness import RandomState
@@ -117,13 +119,19 @@ def training_callbacks(built: Namespace, save_best: bool, checkpoint: Checkpoint
 
 def _progress(settings: Namespace) -> list[Callback]:
     has_bar = any(isinstance(callback, ProgressBar) for callback in as_list(settings.callbacks))
-    return [] if has_bar or settings.enable_progress_bar is False or settings.barebones else [Progress()]
+    if has_bar or settings.enable_progress_bar is False or settings.barebones:
+        return []
+    return [Progress() if sys.stdout.isatty() else EpochLines()]
 
 
 def _trainer(config: Namespace, settings: Namespace, checkpoint: Checkpoint | None, **options: Any) -> Trainer:
     """Build the Trainer, with this package's plugins, and see that its processes end with it."""
     refuse_unsupported_strategy(config.trainer.strategy)
     plugins, environment = [*as_list(settings.plugins), CheckedCheckpointIO(checkpoint)], cluster_environment()
+    for plugin in plugins[:-1]:
+        if isinstance(plugin, CheckpointIO):
+            name = type(plugin).__name__
+            raise UserError(f"--trainer.plugins {name}: this package has a CheckpointIO of its own. Leave {name} out.")
     if isinstance(environment, SLURMEnvironment) and not any(isinstance(one, ClusterEnvironment) for one in plugins):
         plugins.append(environment)  # without Lightning's requeue
     limit_waiting()

@@ -48,7 +48,7 @@ def test_fit_from_the_shell_leaves_a_whole_run_and_tells_what_came_out(mnist: Pa
         "loss.png",
         "results.json",
     }
-    assert "Epoch 1/1" in outcome.out and "train_loss=" in outcome.out and "train_accuracy=" in outcome.out
+    assert "Epoch 1/1: val_loss " in outcome.out and "train_accuracy " in outcome.out
 
     results = json.loads((run / "results.json").read_text())
     assert {key: results[key] for key in ("model", "parameters", "epochs", "seed")} == {
@@ -346,7 +346,7 @@ def files(tmp_path: Path, mnist: Path) -> dict[str, Path]:
         ("fit --config {bad_model_key}", "lrr"),
         ("fit --config {bad_key}", "modell"),
         ("fit --model LeNet5 --ckpt_path {missing}", "There is no checkpoint .*none"),
-        ("fit --model LeNet5 --ckpt_path last", "There is no checkpoint last"),
+        ("fit --model LeNet5 --ckpt_path last", "--ckpt_path last needs a run"),
         ("test", "Name a checkpoint"),
         ("predict --model LeNet5", "Name a checkpoint"),
         ("test --ckpt_path {missing}", "There is no checkpoint .*none"),
@@ -390,3 +390,22 @@ def test_checkpoint_of_another_program_names_no_network(cli: RunCLI, tmp_path: P
     CheckedCheckpointIO().save_checkpoint({"state_dict": {}}, tmp_path / "other.ckpt")
     outcome = cli("test", f"--ckpt_path={tmp_path / 'other.ckpt'}")
     assert (outcome.code, "does not name its network" in outcome.err) == (1, True)
+
+
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_best_and_last_are_files_of_a_run_that_is_named(cli: RunCLI, lenet5_run: Path, name: str) -> None:
+    outcome = cli(
+        "test", f"--config={lenet5_run / 'config.yaml'}", f"--ckpt_path={name}", "--trainer.limit_test_batches=2"
+    )
+    if name == "last":
+        assert outcome.code == 0 and "test accuracy" in outcome.out, outcome.err
+    else:  # it was trained without held-out images
+        assert f"There is no checkpoint {lenet5_run / 'checkpoints' / 'best.ckpt'}" in outcome.err
+
+
+def test_a_log_file_gets_a_line_for_each_epoch(cli: RunCLI) -> None:
+    outcome = cli("fit", "--model=LeNet5", *SHORT, "--trainer.max_epochs=2", "--trainer.limit_test_batches=2")
+    lines = [line for line in outcome.out.splitlines() if line.startswith("Epoch ")]
+    assert [line.partition(":")[0] for line in lines] == ["Epoch 1/2", "Epoch 2/2"]
+    assert all(re.search(r"val_accuracy [\d.]+, train_loss [\d.]+", line) for line in lines)
+    assert "\r" not in outcome.out and "\x1b" not in outcome.out

@@ -205,6 +205,7 @@ def test_a_second_config_overrides_the_first(cli: RunCLI, tmp_path: Path) -> Non
     [
         ("--trainer.logger=no.Logger", "--trainer.logger no.Logger is not valid"),
         ("--trainer.plugins=NoPlugin", "--trainer.plugins NoPlugin is not valid"),
+        ("--trainer.plugins=AsyncCheckpointIO", "this package has a CheckpointIO of its own. Leave AsyncCheckpointIO"),
         ("--trainer.limit_train_batches=0", "--trainer.limit_train_batches is 0: there is nothing to fit."),
     ],
 )

@@ -131,6 +131,12 @@ def test_another_set_in_the_folder_of_mnist_is_refused(copy: Path, tmp_path: Pat
         fetch_mnist(tmp_path / "data")
 
 
+def test_yaml_reads_some_names_as_numbers_or_booleans() -> None:
+    assert MNISTDataModule(classes=[3, 7.5, "x"]).classes == ["3", "7.5", "x"]
+    with pytest.raises(UserError, match=r"\[False, True\]: YAML reads words such as yes.*quotes"):
+        MNISTDataModule(classes=[False, True])
+
+
 # --- At the command line -----------------------------------------------------------------------------------
 
 

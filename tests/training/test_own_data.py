@@ -2,18 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning import Trainer
 
 from src.runs.checkpoints import load_checkpoint
+from tests import strangers
 from tests.conftest import CURVES_ALONE, Refused, RunCLI
 from tests.training.conftest import Stop
 from tests.training.test_distributed import run_forks
 
 PLAIN = ("--model=tests.strangers.LitClassifier", "--data=tests.strangers.PlainData")
-NAMED = tuple(f"{option.partition('=')[0]}={option.partition('=')[2]}" for option in PLAIN)
 ONE_EPOCH = ("--trainer.max_epochs=1", CURVES_ALONE)
 TWO_EPOCHS = ("--trainer.max_epochs=2", CURVES_ALONE)
 
@@ -43,6 +45,15 @@ def test_a_checkpoint_does_not_import_its_data(cli: RunCLI, refused: Refused) ->
     torch.save(content, checkpoint)
     said = refused("test", PLAIN[0], f"--ckpt_path={checkpoint}")
     assert "contains never_imported.Data. If you trust that module, add: --data never_imported.Data" in said
+
+
+def test_a_checkpoint_of_plain_lightning_is_tested(cli: RunCLI, tmp_path: Path) -> None:
+    plain: Any = {"enable_progress_bar": False, "logger": False, "enable_checkpointing": False}
+    trainer = Trainer(max_epochs=2, **plain)
+    trainer.fit(strangers.LitClassifier(), strangers.PlainData())
+    trainer.save_checkpoint(tmp_path / "plain.ckpt")
+    tested = cli("test", *PLAIN, f"--ckpt_path={tmp_path / 'plain.ckpt'}")
+    assert tested.code == 0 and "in 101 images" in tested.out, tested.err
 
 
 @pytest.mark.parametrize(("data", "goes_on_at"), [("PlainData", "the end of epoch 1"), ("StatefulData", "")])
