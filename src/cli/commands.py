@@ -1,4 +1,4 @@
-"""The commands beside those of LightningCLI. To add one, write a function, and add it to `COMMANDS`.
+"""The commands beside those of LightningCLI. To add one, write a function, add it to `COMMANDS`, and name it in `HELP`.
 
 Its options are the parameters of the function: their types and defaults, and the texts of its docstring.
 """

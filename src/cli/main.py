@@ -4,7 +4,6 @@ Private names used here: ``LightningCLI._parse_ckpt_path`` is replaced, because 
 command line and import modules.
 """
 
-import inspect
 import sys
 import traceback
 from argparse import SUPPRESS
@@ -21,12 +20,12 @@ from src.cli.commands import COMMANDS, TRAINING, add_options, run_command
 from src.cli.messages import (
     NAME_A_CHECKPOINT,
     NAME_A_NETWORK,
-    PROGRAM,
     Parser,
     prepare_output,
     print_error,
     with_full_names,
 )
+from src.cli.overview import DESCRIPTION, HELP, PROGRAM
 from src.cli.settings import (
     add_trainer_options,
     expand_paths,
@@ -51,13 +50,6 @@ from src.tensorboard.board import TensorBoard
 from src.training.callbacks import describe_result
 from src.training.measuring import measuring_of
 from src.training.trainer import evaluation_trainer, train, training_trainer
-
-HELP = {
-    "fit": "Train a network, then test its last weights.",
-    "validate": "Evaluate a checkpoint on the validation images of its run.",
-    "test": "Evaluate a checkpoint on the test images.",
-    "predict": "Predict your own pictures, or the test images, with one or more checkpoints.",
-} | {name: str(inspect.getdoc(command)).partition("\n")[0] for name, command in COMMANDS.items()}
 
 
 class CLI(LightningCLI):
@@ -237,7 +229,7 @@ def main(args: ArgsType = None) -> int:
     """
     prepare_output()
     speed_up_cpu()
-    parser = {"prog": PROGRAM, "description": "Train and compare small networks on MNIST.", "command_help": HELP}
+    parser = {"prog": PROGRAM, "description": DESCRIPTION, "command_help": HELP}
     try:
         with signals_raise_interrupted():
             CLI(

@@ -19,9 +19,9 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
+from src.cli.overview import PROGRAM
 from src.system.signals import Interrupted
 
-PROGRAM = "python -m src"
 NAME_A_CHECKPOINT = "Name a checkpoint: --ckpt_path lightning_logs/lenet5/version_0/checkpoints/last.ckpt"
 NAME_A_NETWORK = "Name a network: --config configs/lenet5.yaml, or --model LeNet5"
 
