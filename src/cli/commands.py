@@ -19,6 +19,7 @@ from src.inference.export import export
 from src.report.compare import compare
 from src.system.errors import UserError
 from src.system.files import local_path
+from src.system.machine import install_command
 from src.tuning.tune import tune
 
 COMMANDS: dict[str, Callable[..., None]] = {"export": export, "demo": demo, "compare": compare, "tune": tune}
@@ -67,7 +68,7 @@ def run_command(name: str, settings: Namespace, fit_parser: LightningArgumentPar
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise
-        raise UserError(f'{error.name} is not installed. {name} needs: pip install -e ".[{name}]"') from None
+        raise UserError(f"{error.name} is not installed. {name} needs: {install_command(name)}") from None
 
 
 def _options(command: Callable[..., None]) -> list[inspect.Parameter]:

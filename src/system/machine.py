@@ -41,15 +41,25 @@ def speed_up_cpu() -> None:
 
 def tensorboard_command(logdir: str | Path) -> str:
     """The command line that shows the runs in `logdir`, with the TensorBoard of this environment."""
-    program = str(Path(sys.executable).with_name("tensorboard"))
-    with suppress(ValueError):  # on Windows, there is no relative path to another drive
-        program = min(program, os.path.relpath(program), key=len)
-    return shlex.join([program, "--host", "localhost", "--logdir", str(logdir)])
+    return _command("tensorboard", "--host", "localhost", "--logdir", str(logdir))
+
+
+def install_command(extra: str) -> str:
+    """The command line that adds the packages of an extra of pyproject.toml to this environment."""
+    return _command("pip", "install", "-c", "constraints.txt", "-e", f".[{extra}]")
 
 
 def cpu_cores() -> int:
     """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _command(program: str, *args: str) -> str:
+    """The command line of a program of this environment. It works in environments that are not activated, too."""
+    path = str(Path(sys.executable).with_name(program))
+    with suppress(ValueError):  # on Windows, there is no relative path to another drive
+        path = min(path, os.path.relpath(path), key=len)
+    return shlex.join([path, *args])
 
 
 def _cpu_name() -> str:

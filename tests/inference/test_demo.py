@@ -18,6 +18,7 @@ from PIL import Image
 
 from src.data.pictures import read_image
 from src.inference.demo import keep_picture, newest_checkpoints
+from src.system.machine import install_command
 from tests.conftest import RunCLI, train
 from tests.forks import ROOT, Fork
 
@@ -192,4 +193,4 @@ def test_without_gradio(cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     outcome = cli("demo")
     assert outcome.code == 1
-    assert outcome.err == 'error: gradio is not installed. demo needs: pip install -e ".[demo]"\n'
+    assert outcome.err == f"error: gradio is not installed. demo needs: {install_command('demo')}\n"

@@ -23,6 +23,7 @@ from src.models import LeNet5
 from src.runs.checkpoints import CheckedCheckpointIO, load_checkpoint
 from src.runs.network import TrainedNetwork
 from src.system.errors import UserError
+from src.system.machine import install_command
 from tests.conftest import LETTERS, ROOT, Refused, RunCLI
 from tests.tiny import Tiny
 
@@ -144,7 +145,7 @@ def test_a_missing_package_is_named(
     monkeypatch.setitem(sys.modules, package, None)
     outcome = cli("export", "--ckpt_path", str(checkpoint), "--output", str(tmp_path / "out"))
     assert (outcome.code, outcome.out) == (1, "")
-    assert outcome.err == f'error: {package} is not installed. export needs: pip install -e ".[export]"\n'
+    assert outcome.err == f"error: {package} is not installed. export needs: {install_command('export')}\n"
     assert not (tmp_path / "out").exists()
 
 

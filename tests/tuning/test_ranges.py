@@ -9,6 +9,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 import src.tuning
 from src.system.errors import UserError
+from src.system.machine import install_command
 from src.tuning.ranges import choose, read_ranges
 from tests.conftest import LETTERS, Refused, RunCLI
 
@@ -127,7 +128,10 @@ def test_without_optuna_a_line_says_how_to_install_it(cli: RunCLI, monkeypatch: 
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "optuna", None)
     outcome = cli("tune", "--config=configs/lenet5.yaml", "--search=configs/search.yaml")
-    assert (outcome.code, outcome.err) == (1, 'error: optuna is not installed. tune needs: pip install -e ".[tune]"\n')
+    assert (outcome.code, outcome.err) == (
+        1,
+        f"error: optuna is not installed. tune needs: {install_command('tune')}\n",
+    )
 
 
 def test_a_damaged_study_is_named(cli: RunCLI, tmp_path: Path) -> None:
