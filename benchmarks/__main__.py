@@ -1,209 +1,210 @@
-"""Compare the speed of `fit` with that of others: `python -m benchmarks [NETWORK …] [--blocks 30]`.
+"""Compare the speed of `fit` with that of others: `python -m benchmarks [NETWORK …] [--parts loop] [--cores 1 2]`.
 
-Each contender is a process of its own, and they take turns in blocks of work (see `contenders.py`), so
-that other load on the machine slows all of them. A figure is the median of the ratios of
-neighbouring blocks, with its 95 % interval (bootstrap). Against the hand-written loop it is the mean of such medians
-from five pairs of processes (t interval). Writes docs/benchmarks.json and docs/benchmarks.png.
+Both contenders of a pair are new processes on the same cores, and take turns in blocks of work (see `contenders.py`),
+so that other load on the machine slows both. From pair to pair, the ratio of their times differs by some per cent. So a
+figure is the mean of several pairs, with its 95 % interval (t distribution). Each processor has its own figures in
+docs/benchmarks.json; docs/benchmarks.png and docs/speed.md show all of them. It needs Linux.
 """
 
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import lightning
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from scipy.stats import bootstrap, sem, t
+from scipy.stats import sem, t
 from tqdm import tqdm
 
-from src.system.machine import describe_machine
+from src.system.machine import cpu_name
 
 KERAS = Path(".venv-keras", "bin", "python")
-WARM_UP = 2  # blocks
-PAIRS = 5  # of processes, for a difference of a few per cent
-TIMES = {"lenet5": "9", "cnn": "3"}  # as many steps in a block: in short ones, what is done once an epoch weighs more
-FIT, HAND_WRITTEN, USUAL_0, USUAL_2 = "fit", "hand-written loop", "usual pipeline", "usual pipeline, 2 workers"
-KERAS_PROGRAM = "published Keras program"
-LOOP = "loop"
-KERAS_ONE_THREAD = f"{KERAS_PROGRAM}, one thread each"
+FIT, HAND_WRITTEN, USUAL, KERAS_PROGRAM = "fit", "hand-written loop", "usual pipeline", "published Keras program"
 OURS, OF_KERAS = [sys.executable, "-m", "benchmarks.contenders"], [str(KERAS), "benchmarks/keras_program.py"]
+PARTS = {"loop": HAND_WRITTEN, "usual": USUAL, "keras": KERAS_PROGRAM}
 TITLES = {"lenet5": "LeNet5", "cnn": "CNN"}
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+TIMES = {"lenet5": 9, "cnn": 3}  # as many steps in a block: in short ones, what is done once an epoch weighs more
+EPOCH, STEPS = 469, 50  # steps; those of a block with TIMES=1
 
 
 class Contender:
-    """A process that does one block when it is its turn. What it prints goes to a log."""
+    """A process on the given cores that does one block when it is its turn. What it prints goes to a log."""
 
-    def __init__(self, command: list[str], log: Path, **environment: str) -> None:
+    def __init__(self, command: list[str], log: Path, cores: set[int], times: int, folder: Path) -> None:
         self.log = log
         reports, its_end = os.pipe()
+        # Without environment variables, torch and TensorFlow start as many threads as there are cores for the process.
+        env = {name: value for name, value in os.environ.items() if "NUM_THREADS" not in name}
+        env |= {"REPORTS": str(its_end), "TIMES": str(times), "CUDA_VISIBLE_DEVICES": ""}
         with log.open("w") as output:
-            env = os.environ | {"REPORTS": str(its_end)} | environment
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=output, stderr=output, pass_fds=[its_end], env=env
-            )
+            streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": output, "stderr": output, "text": True}
+            pin = partial(os.sched_setaffinity, 0, cores)  # before any thread is started
+            self.process = subprocess.Popen(command, pass_fds=[its_end], env=env, cwd=folder, preexec_fn=pin, **streams)
         os.close(its_end)
         self.reports = os.fdopen(reports)
-        self.peak_memory = 0
-        self._report()
 
-    def block(self) -> float:
-        """Returns: its seconds."""
-        assert self.process.stdin
-        self.process.stdin.write(b"\n")
-        self.process.stdin.flush()
-        return self._report()
+    def block(self) -> dict[str, float]:
+        """Returns: its wall and CPU seconds, and the peak memory until now in bytes."""
+        print(file=self.process.stdin, flush=True)
+        return self.report()
 
-    def _report(self) -> float:
+    def report(self) -> dict[str, float]:
         if not (line := self.reports.readline()):
             raise SystemExit(f"{' '.join(self.process.args)} has ended:\n{self.log.read_text()[-3000:]}")  # type: ignore[arg-type]
-        report = json.loads(line)
-        self.peak_memory = report["peak_memory"]
-        return report["seconds"]
-
-    def end(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
+        return json.loads(line)
 
 
-def median(ratios: list[float]) -> dict[str, Any]:
-    low, high = bootstrap((ratios,), np.median, rng=0).confidence_interval
-    return {"ratio": float(np.median(ratios)), "low": float(low), "high": float(high), "blocks": len(ratios)}
+def one_pair(contenders: list[Contender], turns: range) -> list[dict[str, float]]:
+    """Ends the contenders. Returns: for each, the mean of its blocks. The first has odd turns first, the other even."""
+    for contender in contenders:
+        contender.report()  # it is ready
+        contender.block()  # to warm up
+    reports: list[list[dict[str, float]]] = [[] for _ in contenders]
+    for turn in turns:
+        for place in (0, 1) if turn % 2 else (1, 0):
+            reports[place].append(contenders[place].block())
+    for contender in contenders:
+        contender.process.communicate()  # closes its input
+    return [{name: float(np.mean([one[name] for one in of_one])) for name in of_one[0]} for of_one in reports]
 
 
-def take_turns(contenders: dict[str, Contender], rounds: int, title: str) -> dict[str, list[float]]:
-    """Ends the contenders. Returns: for each but the first, the time of a block of the first over its own, by round."""
-    names = list(contenders)
-    for contender in contenders.values():
-        for _ in range(WARM_UP):
-            contender.block()
-    ratios: dict[str, list[float]] = {name: [] for name in names[1:]}
-    for number in tqdm(range(rounds), desc=title, unit=" rounds"):
-        # In turn from either end, so that none always follows the same.
-        took = {name: contenders[name].block() for name in (names if number % 2 else reversed(names))}
-        for name in ratios:
-            ratios[name].append(took[names[0]] / took[name])
-    for contender in contenders.values():
-        contender.end()
-    return ratios
+def measure(network: str, other: str, n_cores: int, args: argparse.Namespace, logs: Path) -> dict[str, Any]:
+    fit = [*OURS, "fit", network]
+    commands = {HAND_WRITTEN: [*OURS, "hand_written", network], USUAL: [*OURS, "usual", network]}
+    command = [*OF_KERAS, network, "data"] if other == KERAS_PROGRAM else commands.get(other, fit)
+    folders = [Path.cwd(), Path.cwd() if other in PARTS.values() else args.against]
+    cores = set(physical_cores()[:n_cores])
+    times, pairs = args.times or TIMES[network], []
+    for pair in tqdm(range(args.pairs), desc=f"{TITLES[network]}, {row(other, n_cores)}", unit=" pairs"):
+        contenders = [
+            Contender(command, logs / str(place), cores, times, folder)
+            for place, (command, folder) in enumerate(zip((fit, command), folders, strict=True))
+        ]
+        pairs.append(one_pair(contenders, range(pair, pair + args.blocks)))
+    figure: dict[str, Any] = {"pairs": args.pairs, "blocks of a pair": args.blocks}
+    for name in pairs[0][0]:
+        values_P2 = np.array([[one[name] for one in pair] for pair in pairs])
+        ratios_P = values_P2[:, 0] / values_P2[:, 1]
+        low, high = t.interval(0.95, args.pairs - 1, ratios_P.mean(), sem(ratios_P))
+        figure[name] = {"ratio": ratios_P.mean(), "low": low, "high": high, "of pairs": ratios_P.tolist()}
+        if name != "peak memory":
+            figure[name]["seconds of an epoch"] = (values_P2.mean(axis=0) * EPOCH / (STEPS * times)).tolist()
+    return figure
 
 
-def against_others(network: str, rounds: int, logs: Path) -> dict[str, Any]:
-    commands = {
-        FIT: [*OURS, "fit", network],
-        USUAL_0: [*OURS, "usual", network, "0"],
-        USUAL_2: [*OURS, "usual", network, "2"],
-    }
-    if KERAS.exists():
-        commands[KERAS_PROGRAM] = [*OF_KERAS, network, "data"]
-    else:
-        print("Keras is left out: there is no .venv-keras (`make bench` builds it where tensorflow-cpu can be had).")
-    contenders = {name: Contender(command, logs / f"{network}-{name}.log") for name, command in commands.items()}
-    ratios = take_turns(contenders, rounds, TITLES[network])
-    return {f"epoch: fit / {name}": median(of_rounds) for name, of_rounds in ratios.items()}
+def row(other: str, n_cores: int) -> str:
+    return f"{other}, {n_cores} core{'s' * (n_cores > 1)}"
 
 
-def against_hand_written(network: str, rounds: int, logs: Path) -> dict[str, Any]:
-    """In pairs of new processes: within a pair the ratios agree, from pair to pair they differ by some per cent."""
-    commands = {FIT: [*OURS, "fit", network], HAND_WRITTEN: [*OURS, "hand_written", network]}
-    ratios, memory = [], []
-    for number in range(PAIRS):
-        contenders = {
-            name: Contender(command, logs / f"{network}-{name}.log", TIMES=TIMES[network])
-            for name, command in commands.items()
-        }
-        title = f"{TITLES[network]}, pair {number + 1} of {PAIRS}"
-        of_rounds = take_turns(contenders, -(-rounds // PAIRS), title)[HAND_WRITTEN]
-        ratios.append(float(np.median(of_rounds)))
-        memory.append(contenders[FIT].peak_memory / contenders[HAND_WRITTEN].peak_memory)
-    low, high = t.interval(0.95, PAIRS - 1, np.mean(ratios), sem(ratios))
-    interval = {"low": low, "high": high, "blocks": len(of_rounds) * PAIRS}
-    return {
-        f"epoch: fit / {HAND_WRITTEN}": {"ratio": float(np.mean(ratios)), **interval, "pairs": ratios},
-        f"peak memory: fit / {HAND_WRITTEN}": {"ratio": float(np.median(memory))},
-    }
+def physical_cores() -> list[int]:
+    """One of the hardware threads of each core that this process may use."""
+    of_core = {}
+    for number in sorted(os.sched_getaffinity(0), reverse=True):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")
+        of_core[siblings.read_text() if siblings.exists() else number] = number
+    return sorted(of_core.values())
 
 
-def against_keras(network: str, rounds: int, logs: Path) -> dict[str, Any]:
-    """With one thread each: with two, the time of a Keras epoch varies twofold."""
-    if not KERAS.exists():
-        return {}
-    environment = ONE_THREAD | {"TIMES": TIMES[network]}
-    fit = [*OURS, "fit", network, "--trainer.accelerator=cpu"]
-    contenders = {
-        FIT: Contender(fit, logs / f"{network}-one.log", **environment),
-        KERAS_PROGRAM: Contender([*OF_KERAS, network, "data"], logs / f"{network}-keras-one.log", **environment),
-    }
-    ratios = take_turns(contenders, rounds, f"{TITLES[network]}, one thread")[KERAS_PROGRAM]
-    return {f"epoch: fit / {KERAS_ONE_THREAD}": median(ratios)}
+def table(report: dict[str, Any]) -> str:
+    """All figures in Markdown."""
+    lines = []
+    for title, block in report.items():
+        lines += [f"**{title}**, {block['about']}:", "", "| `fit` / other | LeNet5 | CNN |", "| --- | ---: | ---: |"]
+        for name in names_of_rows(block):
+            found = [block["networks"].get(network, {}).get(name, {}) for network in TITLES]
+            for measured in ("wall time", "CPU time", "peak memory"):
+                if any(measured in figures for figures in found):
+                    cells = [cell(figures[measured]) if measured in figures else "" for figures in found]
+                    lines.append(f"| {name}: {measured} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
-PARTS = {LOOP: against_hand_written, "others": against_others, "keras": against_keras}
+def cell(figure: dict[str, Any]) -> str:
+    interval = " ({low:.2f} to {high:.2f})".format_map(figure) if "low" in figure else ""
+    epoch = "; {:.1f} / {:.1f} s".format(*figure["seconds of an epoch"]) if "seconds of an epoch" in figure else ""
+    return f"{figure['ratio']:.2f}{interval}{epoch}"
+
+
+def names_of_rows(block: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(name for figures in block["networks"].values() for name in figures))
 
 
 def draw(report: dict[str, Any]) -> Figure:
-    """Epoch ratios of both networks, with intervals; 1 is as fast as `fit`."""
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    axes = figure.add_subplot(xlabel="time of an epoch, in epochs of fit", title="python -m src fit against others")
-    first, *others = report["networks"].values()
-    names = [name for name in first if name.startswith("epoch") and all(name in other for other in others)]
-    for offset, (network, figures) in enumerate(report["networks"].items()):
-        rows = np.arange(len(names)) + 0.35 * (offset - 0.5)
-        values = np.array([[1 / figures[name][key] for key in ("ratio", "high", "low")] for name in names])
-        values = values.reshape(-1, 3).T  # also if no epoch was measured
-        errors = np.abs(values[1:] - values[0])
-        axes.barh(rows, values[0], height=0.33, xerr=errors, label=TITLES[network])
-        for row, value in zip(rows, values[0], strict=True):
-            axes.text(0.05, row, f"{value:.2f}", va="center", fontsize=8, color="white")
-    axes.set_xlim(0, 3)  # the interval of Keras may reach far beyond
-    axes.axvline(1, color="black", linewidth=1)
-    axes.set_yticks(np.arange(len(names)), [name.removeprefix("epoch: fit / ") for name in names])
-    axes.invert_yaxis()
-    axes.legend()
+    """Ratios of wall time of both networks on each processor, with intervals; 1 is as fast as `fit`."""
+    lengths = [len(names_of_rows(block)) for block in report.values()]
+    figure = Figure(figsize=(9, 1 + sum(0.7 + 0.4 * length for length in lengths)), layout="constrained")
+    all_axes = figure.subplots(len(report), squeeze=False, height_ratios=lengths)[:, 0]
+    for axes, (title, block) in zip(all_axes, report.items(), strict=True):
+        names = names_of_rows(block)
+        for offset, network in enumerate(TITLES):
+            found = {name: one["wall time"] for name, one in block["networks"].get(network, {}).items()}
+            y = [names.index(name) + 0.35 * (offset - 0.5) for name in found]
+            values = [[1 / one[key] for one in found.values()] for key in ("ratio", "high", "low")]
+            errors = np.abs(np.array(values[1:]) - values[0])
+            bars = axes.barh(y, values[0], height=0.33, xerr=errors, color=f"C{offset}", label=TITLES[network])
+            axes.bar_label(bars, fmt="%.2f", label_type="center", fontsize=8, color="white")
+        axes.set_title(f"{title}, {block['about']}", fontsize=8)
+        axes.set_xlim(0, 3)  # the interval of Keras may reach far beyond
+        axes.axvline(1, color="black", linewidth=1)
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+    all_axes[0].legend(fontsize=8)
+    all_axes[-1].set_xlabel("wall time of an epoch, in epochs of fit")
     return figure
+
+
+def write(report: dict[str, Any], output: Path) -> None:
+    output.mkdir(exist_ok=True)
+    (output / "benchmarks.json").write_text(f"{json.dumps(report, indent=2)}\n")
+    draw(report).savefig(output / "benchmarks.png", dpi=120)
+    if (page := output / "speed.md").exists():
+        figures = f"<!-- python -m benchmarks -->\n\n{table(report)}\n<!-- end -->"
+        page.write_text(re.sub(r"<!-- python.*<!-- end -->", lambda _: figures, page.read_text(), flags=re.DOTALL))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], prog="python -m benchmarks")
-    parser.add_argument("networks", nargs="*", default=[], choices=[*TITLES, []], metavar="lenet5|cnn")
-    parser.add_argument(
-        "--blocks",
-        type=int,
-        default=30,
-        help="Blocks against the hand-written loop (30); a third of them against the others.",
-    )
-    text = "What to measure; the other figures in benchmarks.json are kept, if this machine measured them."
-    parser.add_argument(
-        "--parts", nargs="+", choices=PARTS, default=[*PARTS], metavar="PART", help=f"{text} {[*PARTS]}"
-    )
-    parser.add_argument("--output", type=Path, default=Path("docs"), help="Folder of the figures and the picture.")
+    add = parser.add_argument
+    add("networks", nargs="*", default=[], choices=[*TITLES, []], metavar="lenet5|cnn")
+    text = f"What to measure: {', '.join(PARTS)}. The other figures in benchmarks.json are kept."
+    add("--parts", nargs="+", choices=PARTS, default=[*PARTS], metavar="PART", help=text)
+    add("--cores", nargs="+", type=int, default=[1, 2], help="Numbers of cores (1 2).")
+    add("--pairs", type=int, default=5, help="Pairs of processes (5).")
+    add("--blocks", type=int, default=1, help="Blocks of each process, after one to warm up (1).")
+    add("--times", type=int, help=f"Length of a block, in {STEPS} steps. Default: {TIMES}.")
+    text = "Measure fit against the fit of another checkout instead. It needs this folder benchmarks/."
+    add("--against", type=Path, metavar="FOLDER", help=text)
+    add("--output", type=Path, default=Path("docs"), help="Folder of the figures and the picture.")
     args = parser.parse_args()
-    if args.blocks < 9:
-        parser.error(f"--blocks {args.blocks} is too few for an interval: at least 9.")
+    if args.pairs < 2 or args.blocks < 1 or not 1 <= min(args.cores) <= max(args.cores) <= len(physical_cores()):
+        parser.error(f"--pairs must be at least 2, --blocks at least 1, and --cores 1 to {len(physical_cores())}.")
+    if not KERAS.exists():
+        args.parts = [part for part in args.parts if part != "keras"]
+        print("Keras is left out: there is no .venv-keras (`make bench` builds it where tensorflow-cpu can be had).")
+    others = [f"fit of {args.against.name}"] if args.against else [PARTS[part] for part in args.parts]
     file = args.output / "benchmarks.json"
-    machine = describe_machine(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    kept = json.loads(file.read_text()) if file.exists() else {}
-    report: dict[str, Any] = kept if kept.get("machine") == machine else {"machine": machine, "networks": {}}
+    report = json.loads(file.read_text()) if file.exists() else {}
+    block = report.setdefault(cpu_name(), {"networks": {}})
+    others_packages = [path.stem for path in KERAS.parents[1].glob("lib/*/*/*.dist-info")]
+    versions = [f"torch-{torch.__version__}", f"lightning-{lightning.__version__}"]
+    versions += sorted(name for name in others_packages if name.startswith(("keras-", "tensorflow_cpu-")))
+    block["about"] = ", ".join(["pinned", *versions])
     with tempfile.TemporaryDirectory() as logs:
-        for network in args.networks or TITLES:
-            figures = report["networks"].setdefault(network, {})
-            for part in args.parts:
-                blocks = args.blocks if part == LOOP else args.blocks // 3
-                figures |= PARTS[part](network, blocks, Path(logs))
-    for network, figures in report["networks"].items():
-        for name, figure in figures.items():
-            interval = "({low:.3f} … {high:.3f}, {blocks} blocks)".format_map(figure) if "low" in figure else ""
-            print(f"{TITLES[network]:7} {name:56} {figure['ratio']:.3f}  {interval}")
-    args.output.mkdir(exist_ok=True)
-    file.write_text(f"{json.dumps(report, indent=2)}\n")
-    draw(report).savefig(args.output / "benchmarks.png", dpi=120)
-    print(f"Figures: {file}, picture: {args.output / 'benchmarks.png'}")
+        for network, n_cores, other in product(args.networks or TITLES, args.cores, others):
+            figures = measure(network, other, n_cores, args, Path(logs))
+            block["networks"].setdefault(network, {})[row(other, n_cores)] = figures
+            write(report, args.output)  # after each figure: all of them take an hour
+    print(table({cpu_name(): block}))
 
 
 if __name__ == "__main__":

@@ -50,13 +50,12 @@ def fit(network: str, *args: str) -> None:
         main(["fit", f"--config=configs/{network}.yaml", *limits, *block, *args])
 
 
-def usual(network: str, workers: str) -> None:
+def usual(network: str) -> None:
     """Lightning as most people write it: torchvision's data set, a DataLoader, `self.log` in each step."""
     transform = Compose([ToTensor(), Normalize((0.1307,), (0.3081,))])
     MNISTDataModule().prepare_data()
-    settings: dict[str, Any] = {"batch_size": BATCH, "num_workers": int(workers), "persistent_workers": workers != "0"}
-    train = DataLoader(MNIST("data", train=True, transform=transform), shuffle=True, **settings)
-    val = DataLoader(MNIST("data", train=False, transform=transform), **settings)
+    train = DataLoader(MNIST("data", train=True, transform=transform), BATCH, shuffle=True)
+    val = DataLoader(MNIST("data", train=False, transform=transform), BATCH)
     with tempfile.TemporaryDirectory() as folder:
         trainer = lightning.Trainer(default_root_dir=folder, callbacks=[Block()], num_sanity_val_steps=0, **LIMITS)
         trainer.fit(UsualModule(network), train, val)

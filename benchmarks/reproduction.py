@@ -21,7 +21,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from benchmarks.__main__ import KERAS, KERAS_PROGRAM, OF_KERAS, ONE_THREAD, TITLES
+from benchmarks.__main__ import KERAS, KERAS_PROGRAM, OF_KERAS, TITLES
 from src.comparison.sentences import headline
 from src.comparison.statistics import Difference, intervals_over_seeds
 from src.data import MNISTDataModule
@@ -33,6 +33,7 @@ PUBLISHED, NORMALISED = "fit as published", "fit, normalised"
 CONTENDERS = (KERAS_PROGRAM, PUBLISHED, NORMALISED)
 PAIRS = ((PUBLISHED, KERAS_PROGRAM), (NORMALISED, PUBLISHED))
 EPOCHS = {"lenet5": 30, "cnn": 12}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 IMAGES = 10_000  # of the test
 MARGIN, LAST_EPOCHS = 10, 5
 

@@ -13,11 +13,17 @@ import torch
 
 from src.system.memory import keep_freed_pages
 
+CPU_FEATURES = {
+    "AVX-512": ("avx512f",),
+    "bfloat16": ("avx512_bf16", "amx_bf16"),
+    "AMX": ("amx_tile",),
+}  # flags of Linux
+
 
 def describe_machine(device: torch.device, devices: int = 1) -> dict[str, Any]:
     """Return the device, the number of devices, the number of CPU threads, and versions, by name."""
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "devices": devices,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -62,8 +68,17 @@ def _command(program: str, *args: str) -> str:
     return shlex.join([path, *args])
 
 
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")  # on Linux platform.processor() is empty
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The name of the processor, and which instructions for large vectors and matrices it has.
+
+    With family and model, where they are known: a virtual machine may hide a part of the name.
+    """
+    # On Linux platform.processor() is empty.
+    lines = cpuinfo.read_text().partition("\n\n")[0].splitlines() if cpuinfo.exists() else []
+    about = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if "flags" not in about:
+        return about.get("model name", platform.machine())
+    flags = about["flags"].split()
+    found = [name for name, names in CPU_FEATURES.items() if not {*names}.isdisjoint(flags)]
+    model = f"family {about['cpu family']}, model {about['model']}"
+    return f"{about['model name']} ({model}) with {', '.join(found) or 'no AVX-512'}"
