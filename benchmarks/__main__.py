@@ -2,7 +2,7 @@
 
 Both contenders of a pair are new processes on the same cores, and take turns in blocks of work (see `contenders.py`),
 so that other load on the machine slows both. From pair to pair, the ratio of their times differs by some per cent. So a
-figure is the mean of several pairs, with its 95 % interval (t distribution). Each processor has its own figures in
+figure is the geometric mean of several pairs, with its 95 % interval (t). Each processor has its own figures in
 docs/benchmarks.json; docs/benchmarks.png and docs/speed.md show all of them. It needs Linux.
 """
 
@@ -94,8 +94,9 @@ def measure(network: str, other: str, n_cores: int, args: argparse.Namespace, lo
     for name in pairs[0][0]:
         values_P2 = np.array([[one[name] for one in pair] for pair in pairs])
         ratios_P = values_P2[:, 0] / values_P2[:, 1]
-        low, high = t.interval(0.95, args.pairs - 1, ratios_P.mean(), sem(ratios_P))
-        figure[name] = {"ratio": ratios_P.mean(), "low": low, "high": high, "of pairs": ratios_P.tolist()}
+        mean = np.log(ratios_P).mean()
+        low, high = np.exp(t.interval(0.95, args.pairs - 1, mean, sem(np.log(ratios_P))))
+        figure[name] = {"ratio": np.exp(mean), "low": low, "high": high, "of pairs": ratios_P.tolist()}
         if name != "peak memory":
             figure[name]["seconds of an epoch"] = (values_P2.mean(axis=0) * EPOCH / (STEPS * times)).tolist()
     return figure
