@@ -62,11 +62,10 @@ def digit_sheet(
     figure = Figure((max(3.0, columns * tile_width), rows * height / inch + extra), layout="constrained")
     axes = figure.add_subplot(title=title)
     pixels = [as_pixels(tile.image) for tile in tiles]
-    is_colour = any(one.ndim == 3 for one in pixels)
-    sheet = np.full((rows * height, columns * width, *(3,) * is_colour), 1.0 if is_colour else np.nan)
-    top = round(line) + GAP // 2
+    colours = pixels[0].shape[2:] if pixels else ()
+    sheet = np.full((rows * height, columns * width, *colours), 1.0 if colours else np.nan)
     for place, (tile, image) in enumerate(zip(tiles, pixels, strict=True)):
-        row, column = place // columns * height + top, place % columns * width + GAP // 2
+        row, column = place // columns * height + round(line) + GAP // 2, place % columns * width + GAP // 2
         sheet[row : row + H, column : column + W] = image
         style: Any = {"x": column + W / 2 - 0.5, "fontsize": 7, "ha": "center", "va": "center"}
         axes.text(y=row - 0.5 - line / 2, s=tile.title, **style)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lightning import Trainer
 from lightning.pytorch import cli
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loops.fit_loop import _FitLoop
@@ -17,6 +18,7 @@ from tests.conftest import ROOT
 FILES = [path for path in sorted((ROOT / "src").rglob("*.py")) if path.name != "__main__.py"]
 EXISTING = {
     "_parse_ckpt_path": cli.LightningCLI,
+    "_data_fetcher": Trainer(accelerator="cpu", logger=False).fit_loop,
     "_load_combined_loader_states": _FitLoop,
     "_get_next_version": TensorBoardLogger,
 }

@@ -21,6 +21,7 @@ from src.cli.messages import (
     NAME_A_CHECKPOINT,
     NAME_A_NETWORK,
     Parser,
+    named_class,
     prepare_output,
     print_error,
     with_full_names,
@@ -113,10 +114,10 @@ class CLI(LightningCLI):
             self.run = named_run(named.resume)
             command_args = command_args if named.config else with_config_of(self.run, command_args)
         elif command in self.subcommands() and named.ckpt_path:
-            model = import_class(named.model) if named.model else None
-            data = import_class(named.data, LightningDataModule) if named.data else None
+            model, data = (named_class(section, command_args) for section in ("model", "data"))
+            model, data = model and import_class(model), data and import_class(data, LightningDataModule)
             self.checkpoint = Checkpoint.read(named.ckpt_path)
-            saved = saved_settings(self.checkpoint, model, data)
+            saved = saved_settings(self.checkpoint, model, data, config=bool(named.config))
             try:
                 self.parser.commands[command].set_defaults(saved)
             except KeyError as error:

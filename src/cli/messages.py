@@ -37,18 +37,18 @@ def with_full_names(text: str) -> str:
     return SHORT_NAME.sub(r"\1src.models.\2", text)
 
 
-def named_data(args: list[str]) -> str | None:
-    """The class of the data module that a command line names, itself or in one of its configs."""
+def named_class(section: str, args: Any) -> str | None:
+    """The class of "model" or "data" that a command line names, itself or in one of its configs."""
     scanner = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    scanner.add_argument("--data", nargs="?")
+    scanner.add_argument(f"--{section}", dest="named", nargs="?")
     scanner.add_argument("--config", "-c", nargs="?", action="append", default=[])
-    named = scanner.parse_known_args(args)[0]
-    for path in [] if named.data else named.config:
+    scanned = scanner.parse_known_args(args)[0]
+    for path in [] if scanned.named else scanned.config:
         # The parser reports a config that can't be read.
         with suppress(OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
-            data = yaml.safe_load(Path(path).read_text())["data"]
-            named.data = data if isinstance(data, str) else data["class_path"]
-    return named.data
+            setting = yaml.safe_load(with_full_names(Path(path).read_text()))[section]
+            scanned.named = setting if isinstance(setting, str) else setting["class_path"]
+    return scanned.named
 
 
 class Parser(LightningArgumentParser):
@@ -96,7 +96,7 @@ class Parser(LightningArgumentParser):
         names no class, which are those of `MNISTDataModule` too.
         """
         Parser.args = args if self.prog.startswith(PROGRAM) else Parser.args
-        if (named := named_data(args or [])) is None:
+        if (named := named_class("data", args or [])) is None:
             return super().parse_args(args, namespace, *more, **kwargs)
         skips_data, defaults = Parser.skips_data, []
         for parser in (self, *self.commands.values()):
@@ -156,13 +156,16 @@ def condense(message: str) -> str:
     value = re.search(r"(?:Given|Got) value: (.*)", message)
     if not key or not value:
         return " ".join(re.sub(r'Parser key "([^"]+)"', r"--\1", message).split())
-    if key[1] == "model":
+    if key[1] in ("model", "data"):
         if nested := re.match(r"NestedArg\(key='([^']+)'", value[1]):
-            return f"--model.{nested[1]} needs a network: name one with --model."
+            return f"--{key[1]}.{nested[1]} needs a class: name one with --{key[1]}."
         problem = _problem(message)
         reason = f" ({problem})" if problem else ""
+        given = re.sub(r"^Namespace\(class_path='([^']+)'\)$", r"\1", value[1])
+        if key[1] == "data":
+            return f"{given} is not a data module{reason}. Name a LightningDataModule of your own as module.Class."
         return (
-            f"{value[1]} is not a network{reason}. "
+            f"{given} is not a network{reason}. "
             "Choose LeNet5 or CNN, or name a LightningModule of your own as module.Class."
         )
     types = " or ".join(dict.fromkeys(re.findall(r"Expected an? <class '([\w.]+)'>", message)))

@@ -16,7 +16,7 @@ from src.runs.checkpoints import MNIST, Checkpoint
 from src.runs.folder import Run, find_runs, runs_folder, short_name
 from src.runs.network import trusted_data, trusted_network
 from src.runs.recipe import Role, differences, has_recipe, place, recipe, recipe_of, settings_with
-from src.runs.trust import refuse_foreign_config
+from src.runs.trust import foreign_argument, refuse_foreign_config
 from src.system.errors import UserError
 from src.system.files import local_path
 from src.training.callbacks import describe_result
@@ -35,9 +35,9 @@ def add_trainer_options(parser: LightningArgumentParser) -> None:
 
 
 def named_in(args: list[str]) -> argparse.Namespace:
-    """What the command line names as ckpt_path, resume, model, data and config, before it is parsed."""
+    """What the command line names as ckpt_path, resume and config, before it is parsed."""
     scanner = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for option in ("--ckpt_path", "--resume", "--model", "--data"):
+    for option in ("--ckpt_path", "--resume"):
         scanner.add_argument(option, nargs="?")
     scanner.add_argument("--config", "-c", nargs="?", action="append")
     named = scanner.parse_known_args(args)[0]
@@ -82,13 +82,15 @@ def saved_settings(checkpoint: Checkpoint, model: str | None, data: str | None, 
         UserError: The checkpoint contains another class than the named one, or names one that is not imported: a
             checkpoint must never cause an import.
     """
-    class_path, _ = trusted_network(checkpoint, model, config)
+    class_path, network = trusted_network(checkpoint, model, config)
+    # What the checkpoint must not import is left to the config.
+    of_network = {} if foreign_argument(network, checkpoint.arguments) else checkpoint.arguments
     data_class_path, _ = trusted_data(checkpoint, data)
     arguments = checkpoint.data_arguments
     if data_class_path == MNIST:
         arguments = dict(MNISTDataModule().hparams) | arguments  # an older checkpoint lacks newer settings
     saved = {
-        "model": {"class_path": class_path, "init_args": checkpoint.arguments},
+        "model": {"class_path": class_path, "init_args": of_network},
         "data": {"class_path": data_class_path, "init_args": arguments},
     }
     return saved | ({"seed_everything": arguments["seed"]} if data_class_path == MNIST else {})

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from src.comparison.groups import Group, problem_of
@@ -25,12 +26,13 @@ class PlannedRuns:
     config: Path
     name: str  # of the network
     recipe: dict[str, Any]  # see `src.runs.recipe`
-    folder: Path  # of all runs of the network
+    settings: Namespace
     n_seeds: int
 
     def finished(self) -> Group:
         """Return those that are finished, of which some may have been trained for another purpose."""
-        runs = [run for run in find_runs(self.folder) if not problem_of(run) and has_recipe(run, self.recipe)]
+        folder = runs_folder(self.settings)  # only now, as another class of this name may have got the short name
+        runs = [run for run in find_runs(folder) if not problem_of(run) and has_recipe(run, self.recipe)]
         return Group(self.name, self.recipe, [run for run in runs if run.results["seed"] in range(self.n_seeds)])
 
 
@@ -45,7 +47,7 @@ def plan_runs(fit_parser: LightningArgumentParser, configs: list[Path], n_seeds:
         if same := [plan.config for plan in planned if plan.recipe == recipe]:
             raise UserError(f"{path} trains the same as {same[0]}.")
         name = short_name(settings.model.class_path)
-        planned.append(PlannedRuns(path, name, recipe, runs_folder(settings), n_seeds))
+        planned.append(PlannedRuns(path, name, recipe, settings, n_seeds))
     return planned
 
 

@@ -48,11 +48,7 @@ def predict(
         UserError: A checkpoint can't be used; or, after all other images are predicted, a picture can't be read.
     """
     if contact_sheet is not None:
-        if images is None:
-            raise UserError("--contact_sheet shows pictures of your own: name them with --data.images.")
-        sheet = Path(contact_sheet)
-        if sheet.suffix.lower() not in (".png", ".jpg", ".pdf") or not sheet.parent.is_dir():
-            raise UserError(f"--contact_sheet {contact_sheet}: name a .png, .jpg or .pdf in a folder that exists.")
+        _check_contact_sheet(Path(contact_sheet), images)
     if len(set(paths := [Path(path).resolve() for path in (ckpt_path, *also)])) < len(paths):
         raise UserError("--also names a checkpoint twice.")
     others = [TrainedNetwork(Path(path), named_data=_class_path(datamodule)) for path in also]
@@ -75,6 +71,13 @@ def predict(
     if trainer.is_global_zero:
         networks = short_names([ckpt_path, *also])
         _write(networks, _rows(list(networks), answers, files), files, contact_sheet)
+
+
+def _check_contact_sheet(path: Path, images: list[str] | None) -> None:
+    if images is None:
+        raise UserError("--contact_sheet shows pictures of your own: name them with --data.images.")
+    if path.suffix.lower() not in (".png", ".jpg", ".pdf") or not path.parent.is_dir():
+        raise UserError(f"--contact_sheet {path}: name a .png, .jpg or .pdf in a folder that exists.")
 
 
 def _class_path(data: Any) -> str:

@@ -68,6 +68,16 @@ class Classifier(LightningModule, ABC):
         self.is_measured = False  # a training of this package measures each step itself
         self._weight: float | None = None  # of each image in the loss of the current step
 
+    @property
+    def example_input_array(self) -> Any:
+        """An input in the precision of the weights, for Lightning's summary."""
+        example = super().example_input_array
+        return example.to(self.dtype) if isinstance(example, Tensor) else example
+
+    @example_input_array.setter
+    def example_input_array(self, example: Any) -> None:
+        LightningModule.example_input_array.fset(self, example)  # type: ignore[attr-defined]
+
     @abstractmethod
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Map images (N, C, H, W) to logits (N, K), one for each class."""

@@ -69,9 +69,13 @@ class _Traced(nn.Module):
 
     def __init__(self, network: LightningModule) -> None:
         super().__init__()
-        self._modules |= {name: child for name, child in network.named_children() if not isinstance(child, Metric)}
-        self._parameters |= network._parameters
-        self._buffers |= network._buffers
+        for name, child in network.named_children():
+            if not isinstance(child, Metric):
+                self.add_module(name, child)
+        for name, parameter in network.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
+        for name, buffer in network.named_buffers(recurse=False):
+            self.register_buffer(name, buffer)
         self.run = lambda *args: network.forward(*args)
 
     def forward(self, *args: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, Timer, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from src import plots
 from src.data import ImageDataModule
@@ -33,7 +34,8 @@ class Progress(TQDMProgressBar):
         self.train_progress_bar.set_description(_name_of_epoch(trainer))
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        return _current_values(trainer)
+        train = measuring_of(trainer).metrics["train"]  # Lightning asks before the first step, too
+        return _shown(trainer, train.local_values() if train.update_called else {})
 
 
 class EpochLines(ProgressBar):
@@ -41,7 +43,8 @@ class EpochLines(ProgressBar):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            values = ", ".join(f"{name} {value}" for name, value in _current_values(trainer).items())
+            shown = _shown(trainer, measuring_of(trainer).newest.get("train", {}))
+            values = ", ".join(f"{name} {value}" for name, value in shown.items())
             print(f"{_name_of_epoch(trainer)}: {values}", flush=True)
 
     def enable(self) -> None:
@@ -56,12 +59,10 @@ def _name_of_epoch(trainer: Trainer) -> str:
     return f"Epoch {trainer.current_epoch + 1}{of_all}"
 
 
-def _current_values(trainer: Trainer) -> dict[str, str]:
-    """Loss and accuracy of the current epoch so far, and of the newest validation; and what the network shows."""
-    measuring = measuring_of(trainer)
-    values = {f"val_{name}": value for name, value in measuring.newest.get("val", {}).items()}
-    if measuring.metrics["train"].update_called:
-        values |= {f"train_{name}": value for name, value in measuring.metrics["train"].local_values().items()}
+def _shown(trainer: Trainer, train: dict[str, Tensor]) -> dict[str, str]:
+    """Loss and accuracy of the newest validation and of the training images, and what the network shows."""
+    values = {f"val_{name}": value for name, value in measuring_of(trainer).newest.get("val", {}).items()}
+    values |= {f"train_{name}": value for name, value in train.items()}
     measured = {name: value.item() for name, value in values.items() if value.is_floating_point()}
     return {name: f"{value:.4f}" for name, value in (measured | trainer.progress_bar_metrics).items()}
 

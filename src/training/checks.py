@@ -64,7 +64,7 @@ class CheckedForward(Callback):
             )
         x, labels_N = batch
         is_image = isinstance(x, Tensor)
-        if isinstance(pl_module, LeNet5 | CNN) and is_image and x.shape[1:] != (1, 28, 28):
+        if type(pl_module) in (LeNet5, CNN) and is_image and x.shape[1:] != (1, 28, 28):
             raise UserError(
                 f"{type(pl_module).__name__} takes images of shape (1, 28, 28); those of the data set have "
                 f"{tuple(x.shape[1:])}. Name a network of your own with --model."

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import yaml
+from jsonargparse import Namespace
 from lightning import LightningModule
 
 from src.comparison.result import Comparison, Contender
@@ -95,6 +96,11 @@ def make_run(folder: Path, seed: int = 0, model: str = "LeNet5", finished: bool 
     if finished:
         (folder / "results.json").write_text(json.dumps(results(model, seed, [0.5, 0.9, 0.98])))
     return folder
+
+
+def settings_of_fit(root: Path, class_path: str) -> Namespace:
+    """Those that say where runs are."""
+    return Namespace(trainer=Namespace(default_root_dir=str(root)), model=Namespace(class_path=class_path))
 
 
 def make_runs(

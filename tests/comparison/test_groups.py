@@ -19,7 +19,7 @@ from src.runs.checkpoints import MNIST
 from src.runs.folder import Run
 from src.runs.recipe import recipe
 from src.system.errors import UserError
-from tests.comparison.made_up import make_run
+from tests.comparison.made_up import make_run, settings_of_fit
 
 
 def test_a_group_is_the_runs_that_differ_in_seed_and_folders_alone(tmp_path: Path) -> None:
@@ -89,11 +89,13 @@ def test_the_same_recipe_in_two_folders_is_one_group(tmp_path: Path) -> None:
 
 
 def test_planned_seeds_only(tmp_path: Path) -> None:
+    folder = tmp_path / "lightning_logs" / "lenet5"
     for seed in range(4):
-        make_run(tmp_path / f"version_{seed}", seed)
-    make_run(tmp_path / "version_9", seed=1, trainer__max_epochs=1)
-    settings = recipe(yaml.safe_load((tmp_path / "version_0" / "config.yaml").read_text()))
-    group = PlannedRuns(Path("lenet5.yaml"), "LeNet5", settings, tmp_path, n_seeds=3).finished()
+        make_run(folder / f"version_{seed}", seed)
+    make_run(folder / "version_9", seed=1, trainer__max_epochs=1)
+    of_runs = recipe(yaml.safe_load((folder / "version_0" / "config.yaml").read_text()))
+    settings = settings_of_fit(tmp_path, "src.models.LeNet5")
+    group = PlannedRuns(Path("lenet5.yaml"), "LeNet5", of_runs, settings, n_seeds=3).finished()
     assert [run.folder.name for run in group.runs] == ["version_0", "version_1", "version_2"]
 
 

@@ -1,17 +1,20 @@
 """Any LightningDataModule with batches (x, y): trained, tested, resumed, compared, searched, on several devices."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from lightning import Trainer
 
 from src.runs.checkpoints import load_checkpoint
 from tests import strangers
-from tests.conftest import CURVES_ALONE, Refused, RunCLI
+from tests.conftest import CURVES_ALONE, NO_TABS, ROOT, Refused, RunCLI
 from tests.training.conftest import Stop
 from tests.training.test_distributed import run_forks
 
@@ -124,8 +127,11 @@ def test_an_unused_parameter_needs_another_ddp(tmp_path: Path) -> None:
         (("--model=LeNet5", "--data=tests.strangers.RealLabels"), "RealLabels must yield batches (x, y)"),
         (("--model=LeNet5", PLAIN[1], "--data.channels=3"), "LeNet5 takes images of shape (1, 28, 28)"),
         ((PLAIN[0], "--data=tests.strangers.Eleven"), "has 10 outputs, but the data set has the label 10"),
-        (("--model=LeNet5", "--data=tests.strangers.LitClassifier"), "tests.strangers.LitClassifier"),
-        (("--model=LeNet5", "--data=tests.strangers.Missing"), "tests.strangers.Missing"),
+        (
+            ("--model=LeNet5", "--data=tests.strangers.LitClassifier"),
+            "tests.strangers.LitClassifier is not a data module",
+        ),
+        (("--model=LeNet5", "--data=no.such.Data"), "no.such.Data is not a data module (No module named 'no')"),
     ],
 )
 def test_what_does_not_fit_is_refused(refused: Refused, options: tuple[str, ...], message: str) -> None:
@@ -177,6 +183,14 @@ def test_a_network_trains_resumes_is_tested_and_exported_unchanged(cli: RunCLI, 
         assert action == "export" or f"({results[0]['test']['errors']} errors in 101 images)" in done.out
 
 
+def test_a_config_names_classes_for_an_evaluation(cli: RunCLI, tmp_path: Path) -> None:
+    """In a process of its own, in which nothing of the network is imported before."""
+    run = cli("fit", *PLAIN, *ONE_EPOCH).run
+    arguments = ("test", f"--config={run / 'config.yaml'}", "--ckpt_path=last")
+    done = subprocess.run([sys.executable, "-m", "src", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "in 101 images" in done.stdout, done.stderr
+
+
 def test_a_function_as_an_argument_is_code(cli: RunCLI, refused: Refused) -> None:
     named = ("--model=tests.strangers.WithFunction", PLAIN[1])
     trained = cli("fit", *named, "--model.activation=tests.strangers.swish", *ONE_EPOCH)
@@ -186,3 +200,28 @@ def test_a_function_as_an_argument_is_code(cli: RunCLI, refused: Refused) -> Non
     with_config = cli("test", f"--config={trained.run / 'config.yaml'}", checkpoint)
     assert with_config.code == 0, with_config.err
     assert trained.out.partition("test accuracy")[2].splitlines()[0] in with_config.out
+
+
+def test_two_classes_of_one_name_are_compared_and_searched(cli: RunCLI, tmp_path: Path) -> None:
+    data = {"class_path": "tests.strangers.PlainData"}
+    for name, network in (("ours", "src.models.LeNet5"), ("theirs", "tests.strangers.LeNet5")):
+        trainer = {"max_epochs": 1, "default_root_dir": str(tmp_path)}
+        config = {"model": {"class_path": network}, "data": data, "trainer": trainer}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config | {"tensorboard": json.loads(NO_TABS)}))
+    configs = [str(tmp_path / f"{name}.yaml") for name in ("ours", "theirs")]
+    where = (f"--output={tmp_path / 'comparison'}", "--name=two", "--seeds=2")
+    compared = cli("compare", "--train", *configs, *where)
+    assert compared.code == 0, compared.err
+    assert {path.name for path in (tmp_path / "lightning_logs").iterdir()} == {"lenet5", "tests.strangers.lenet5"}
+    report = json.loads((tmp_path / "comparison" / "two" / "report.json").read_text())
+    assert {network["settings"]["model.class_path"] for network in report["networks"]} == {
+        "src.models.LeNet5",
+        "tests.strangers.LeNet5",
+    }
+    assert len({network["name"] for network in report["networks"]}) == 2
+    (tmp_path / "search.yaml").write_text("model.lr: {choice: [1e-3, 1e-2]}\n")
+    search = (f"--search={tmp_path / 'search.yaml'}", f"--output={tmp_path / 'tuning'}", "--trials=1", "--fresh=1")
+    searched = cli("tune", f"--config={configs[0]}", *search, f"--against={configs[1]}")
+    assert searched.code == 0, searched.err
+    fresh = json.loads((tmp_path / "tuning" / "lenet5" / "results.json").read_text())["fresh"]
+    assert list(fresh) == ["Trial 0", configs[1]] and all(len(errors) == 1 for errors in fresh.values())
