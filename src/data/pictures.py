@@ -8,36 +8,31 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 from torch import Tensor
 from tqdm import tqdm
 
+from src.data.ink import WORKING_SIZE, Plane, find_digit, to_grey
 from src.system.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "PPM")
 MAX_PIXELS = 2**26  # in memory these are 270 MB, or 900 MB with the copies for transparency
-WORKING_SIZE = 512  # pixels: larger pictures are reduced to this length of the longer side
 
 SIZE, DIGIT_SIZE = 28, 20  # pixels: side of an MNIST image, and longer side of the digit in it
-MIN_CONTRAST = 12  # grey values, of 0…255, between paper and ink
-MIN_PIECE = 0.03  # smallest part of a digit, as a fraction of the ink of its largest part
 MIN_STROKE = 0.1  # fraction of the longer side of the digit; 95 % of the MNIST training images have wider strokes
-OUTLINE = 0.2  # fraction of full ink at the outline of the digit
 
 Image.MAX_IMAGE_PIXELS = None  # `_read` checks MAX_PIXELS instead, after a large JPEG has been reduced
-
-Plane = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A file that the user named, and its image, (28, 28) uint8, or the reason why it can't be read."""
+    """A file that the user named, and its image, (28, 28) uint8, with a warning, or the reason why it can't be read."""
 
     path: Path
     image_HW: Tensor | None = None
     error: str = ""
+    warning: str = ""
 
 
 def read_images(names: list[str]) -> list[ImageFile]:
@@ -48,7 +43,8 @@ def read_images(names: list[str]) -> list[ImageFile]:
         try:
             if error:
                 raise UserError(error)
-            files.append(ImageFile(path, read_image(path)))
+            image_HW, warning = read_picture(path)
+            files.append(ImageFile(path, image_HW, warning=warning))
         except UserError as reason:
             files.append(ImageFile(path, error=str(reason)))
     return files
@@ -74,27 +70,38 @@ def _inside(folder: Path) -> list[tuple[Path, str]]:
     return [(inner, "") for inner in shown] or [(folder, "The folder is empty.")]
 
 
-def read_image(source: Path | BinaryIO) -> Tensor:
+def read_picture(source: Path | BinaryIO) -> tuple[Tensor, str]:
     """Convert a picture of one digit, bright on dark or dark on bright, to an image like those of MNIST.
 
-    The ink is separated from the paper under uneven light. Specks and objects at the edge are removed, and
-    thin strokes are widened. Then the digit is scaled as MNIST's authors did: to 20×20 pixels, antialiased,
+    The ink is separated from the paper under uneven light. Margins, frames, specks and objects at the edge are removed,
+    and thin strokes are widened. Then the digit is scaled as MNIST's authors did: to 20×20 pixels, antialiased,
     with its aspect ratio, and placed in 28×28 pixels with its centre of mass in the centre.
 
     Source: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits", 1998.
 
     Returns:
-        (28, 28) uint8, bright on dark.
+        (28, 28) uint8, bright on dark; and a warning if several digits seem to be side by side, else "".
 
     Raises:
         UserError: The file can't be read, is too large or shows no digit.
     """
-    return to_mnist(_read(source))
+    digit_HW, count = find_digit(_read(source))
+    return _fit(digit_HW), f"{count} digits?" if count > 1 else ""
 
 
-def to_mnist(grey_HW: Plane) -> Tensor:
-    """Convert grey values 0…255 of any size, see `read_image`."""
-    digit_HW = _thicken(_crop(_ink(grey_HW)))
+def read_image(source: Path | BinaryIO) -> Tensor:
+    """Convert a picture of one digit, see `read_picture`. Returns: (28, 28) uint8, bright on dark."""
+    return read_picture(source)[0]
+
+
+def to_mnist(values: Plane) -> Tensor:
+    """Convert values 0…255 of any size, grey (H, W) or in colours (H, W, 3), see `read_picture`."""
+    return _fit(find_digit(values)[0])
+
+
+def _fit(digit_HW: Plane) -> Tensor:
+    """Fit the ink of a digit into an MNIST image."""
+    digit_HW = _thicken(digit_HW)
     scale = DIGIT_SIZE / max(digit_HW.shape)
     height, width = (max(1, round(side * scale)) for side in digit_HW.shape)
     resized = Image.fromarray(digit_HW.astype(np.float32)).resize((width, height), Image.Resampling.HAMMING)
@@ -108,7 +115,7 @@ def to_mnist(grey_HW: Plane) -> Tensor:
 
 
 def _read(source: Path | BinaryIO) -> Plane:
-    """Read the first picture of a file, upright, as grey values 0…255 with at most WORKING_SIZE pixels a side."""
+    """Read the first picture of a file, upright, as values 0…255 with at most WORKING_SIZE pixels a side."""
     if isinstance(source, Path) and source.exists() and not source.is_file():
         raise UserError("This is not a file.")
     try:
@@ -120,7 +127,7 @@ def _read(source: Path | BinaryIO) -> Plane:
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(f"{width:,} × {height:,} pixels are too many. Save it smaller, or as baseline JPEG.")
             ImageOps.exif_transpose(image, in_place=True)
-            return _grey(image)
+            return _values(image)
     except UnidentifiedImageError:
         raise UserError("This is not a picture in PNG, JPEG, BMP, TIFF, GIF, WebP or PPM format.") from None
     except UserError:
@@ -130,96 +137,25 @@ def _read(source: Path | BinaryIO) -> Plane:
         raise UserError(f"{reason}." if reason else "The file is damaged or incomplete.") from None
 
 
-def _grey(image: Image.Image) -> Plane:
-    """Reduce a picture to grey values, with as much contrast between ink and paper as its colours allow."""
+def _values(image: Image.Image) -> Plane:
+    """Reduce a picture to values 0…255, grey (H, W) or in colours (H, W, 3)."""
     factor = -(-max(image.size) // WORKING_SIZE)
     if image.mode[0] in "IF":  # 16 and 32 bits
         values_HW = np.nan_to_num(np.asarray(image.convert("F").reduce(factor), float), posinf=0, neginf=0)
         return 255 * (values_HW - values_HW.min()) / max(np.ptp(values_HW), 1e-9)
     if image.mode in ("L", "RGB") and not image.has_transparency_data:
-        image, factor = image.reduce(factor), 1  # first, so that the copies below are small
+        return np.asarray(image.reduce(factor), float)
     rgba_HWC = np.asarray(image.convert("RGBA").reduce(factor), float)
-    rgb_HWC, visible_HW = rgba_HWC[:, :, :3], rgba_HWC[:, :, 3] > 127
-    if not visible_HW.any():
+    rgb_HWC, alpha_HW = rgba_HWC[:, :, :3], rgba_HWC[:, :, 3]
+    visible_NC = rgb_HWC[alpha_HW > 127]
+    if not visible_NC.size:
         raise UserError("The whole picture is transparent.")
-    # The first principal component of the colours: it separates yellow from white, and red from green.
-    _, vectors = np.linalg.eigh(np.cov(rgb_HWC[visible_HW], rowvar=False, bias=True))
-    grey_HW = rgb_HWC @ (vectors[:, -1] / np.abs(vectors[:, -1]).sum())
-    if visible_HW.all():
-        return grey_HW
-    darkest, paper, brightest = np.percentile(grey_HW[visible_HW], (5, 50, 95))
-    if brightest - darkest < 64:
-        return rgba_HWC[:, :, 3]  # one colour on a transparent background: the digit is in the alpha channel
-    return np.where(visible_HW, grey_HW, paper)
-
-
-def _ink(grey_HW: Plane) -> Plane:
-    """Separate ink (1) from paper (0), for any brightness of both and under uneven light."""
-    grey_HW = ndimage.gaussian_filter(grey_HW, max(grey_HW.shape) / WORKING_SIZE)  # camera noise
-    if _is_dark_on_bright(grey_HW):
-        grey_HW = -grey_HW
-    ink_HW = _top_hat(grey_HW)
-    core_HW = ink_HW > _otsu(ink_HW)
-    paper = ink_HW[ndimage.distance_transform_edt(~core_HW) > max(grey_HW.shape) / 16]
-    noise = np.median(paper) + 4 * np.median(np.abs(paper - np.median(paper))) if paper.size else 0
-    full = np.percentile(ink_HW[core_HW], 75) if core_HW.any() else 0
-    if full - noise < MIN_CONTRAST:
-        raise UserError("No digit stands out from the background.")
-    return np.clip((ink_HW - noise) / (full - noise), 0, 1)
-
-
-def _top_hat(grey_HW: Plane) -> Plane:
-    """Keep what is brighter than its surroundings and narrower than half the picture. Paper and shadows are wider."""
-    return ndimage.white_tophat(grey_HW, size=(max(grey_HW.shape) // 2 + 1,) * 2)
-
-
-def _is_dark_on_bright(grey_HW: Plane) -> bool:
-    """Decide whether the ink is darker than the paper, by two votes that are weighted by their clarity.
-
-    First, the surroundings of most points are paper: this holds in shadows. Second, little ink is at the edge of
-    the picture: this holds if a bold digit fills the picture.
-    """
-    coarse_HW = grey_HW[(slice(None, None, -(-max(grey_HW.shape) // 48)),) * 2]
-    contrast_HW = coarse_HW - ndimage.median_filter(coarse_HW, size=max(coarse_HW.shape) // 2 + 1)
-    edge_HW = np.full(coarse_HW.shape, True)
-    edge_HW[2:-2, 2:-2] = False
-    dark, bright = np.square(np.minimum(contrast_HW, 0)).sum(), np.square(np.maximum(contrast_HW, 0)).sum()
-    edge_dark, edge_bright = (_top_hat(sign * coarse_HW)[edge_HW].mean() for sign in (-1, 1))
-    votes = ((dark, bright), (edge_bright, edge_dark))
-    return bool(sum((yes - no) / (yes + no + 1) for yes, no in votes) > 0)
-
-
-def _otsu(values: Plane) -> float:
-    """Return the threshold that splits the values into two classes with the smallest variance inside the classes.
-
-    Source: N. Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 9, 1979.
-    """
-    counts, edges = np.histogram(values, bins=256)
-    middles = (edges[:-1] + edges[1:]) / 2
-    below, total = np.cumsum(counts)[:-1], counts.sum()
-    sums = np.cumsum(counts * middles)
-    between = (sums[:-1] * total - sums[-1] * below) ** 2 / np.maximum(below * (total - below), 1)
-    return float(edges[1 + between.argmax()])
-
-
-def _crop(ink_HW: Plane) -> Plane:
-    """Crop to the digit: its largest piece and those near it, without specks and objects at the edge."""
-    labels_HW, _ = ndimage.label(ink_HW > OUTLINE, np.ones((3, 3)))
-    boxes = ndimage.find_objects(labels_HW)
-    mass_P = ndimage.sum_labels(ink_HW, labels_HW, np.arange(1, len(boxes) + 1))
-    start_P2 = np.array([[side.start for side in box] for box in boxes])
-    stop_P2 = np.array([[side.stop for side in box] for box in boxes])
-    inside_P = (start_P2 > 0).all(axis=1) & (stop_P2 < ink_HW.shape).all(axis=1)
-    if mass_P[inside_P].max(initial=0) < mass_P.max() / 10:
-        inside_P = np.full(len(boxes), True)  # the digit itself touches the edge
-    main = np.where(inside_P, mass_P, 0).argmax()
-    reach = (stop_P2 - start_P2)[main].max() / 4
-    near_P = (start_P2 <= stop_P2[main] + reach).all(axis=1) & (stop_P2 >= start_P2[main] - reach).all(axis=1)
-    kept_P = inside_P & near_P & (mass_P >= MIN_PIECE * mass_P[main])
-    ink_HW = np.where(np.append(False, ~kept_P)[labels_HW], 0, ink_HW)
-    top, left = start_P2[kept_P].min(axis=0)
-    bottom, right = stop_P2[kept_P].max(axis=0)
-    return ink_HW[top:bottom, left:right]
+    grey_N = to_grey(visible_NC)
+    darkest, brightest = np.percentile(grey_N, (5, 95))
+    if len(grey_N) < alpha_HW.size and brightest - darkest < 64:
+        return alpha_HW  # one colour on a transparent background: the digit is in the alpha channel
+    paper = visible_NC[np.argsort(grey_N)[len(grey_N) // 2]]
+    return np.where(alpha_HW[:, :, None] > 127, rgb_HWC, paper)
 
 
 def _thicken(digit_HW: Plane) -> Plane:

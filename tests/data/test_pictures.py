@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import matplotlib.figure
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy import ndimage
 
-from src.data.pictures import read_image, read_images, to_mnist
+from src.data.pictures import read_image, read_images, read_picture, to_mnist
 from src.data.source import read_mnist
 from src.system.errors import UserError
 
@@ -115,6 +116,125 @@ def test_a_thin_line_gets_the_width_of_a_pen(tmp_path: Path) -> None:
     ImageDraw.Draw(picture).line((100, 60, 100, 340), fill=0, width=2)
     image_HW = read(picture, tmp_path)
     assert image_HW.sum(axis=1).max() / 255 == pytest.approx(2, abs=0.4)  # a tenth of 20
+
+
+Rng = np.random.Generator
+
+
+def shadow(grey_HW: np.ndarray, rng: Rng) -> np.ndarray:
+    """A shadow over one side, which may cover a part of the digit."""
+    width = rng.uniform(0.1, 0.4) * grey_HW.shape[1]
+    depth, softness, slope = rng.choice([0.3, 0.45, 0.6]), rng.uniform(1, 12), rng.uniform(-0.1, 0.1)
+    y_HW, x_HW = np.mgrid[: grey_HW.shape[0], : grey_HW.shape[1]]
+    return grey_HW * (1 - depth / (1 + np.exp(np.clip((x_HW + slope * y_HW - width) / softness, -50, 50))))
+
+
+def corner_in_shadow(grey_HW: np.ndarray, rng: Rng) -> np.ndarray:
+    y_HW, x_HW = np.mgrid[0 : 1 : grey_HW.shape[0] * 1j, 0 : 1 : grey_HW.shape[1] * 1j]
+    return grey_HW * np.where(x_HW + y_HW * rng.uniform(0.8, 1.2) < rng.uniform(0.3, 0.5), 0.5, 1)
+
+
+def dark_edge(grey_HW: np.ndarray, rng: Rng) -> np.ndarray:
+    """The edge of a scan, on one to four sides."""
+    sides = rng.integers(1, 15)
+    width = int(rng.uniform(0.004, 0.03) * max(grey_HW.shape))
+    for side in range(4):
+        if sides >> side & 1:
+            np.rot90(grey_HW, side)[:width] = rng.uniform(0, 40)
+    return grey_HW
+
+
+def black_border(grey_HW: np.ndarray, rng: Rng) -> np.ndarray:
+    return np.pad(grey_HW, int(rng.uniform(0.03, 0.2) * max(grey_HW.shape)))
+
+
+def letterbox(grey_HW: np.ndarray, rng: Rng) -> np.ndarray:
+    """The screenshot of a phone, with a status bar."""
+    before, after = rng.integers(80, 300, 2)
+    screen_HW = np.pad(grey_HW, ((before, after), (0, 0)), constant_values=(colour := int(rng.choice([0, 20, 255]))))
+    screen_HW[10:20, 20:60] = screen_HW[12:18, -40:-20] = 255 - colour
+    return screen_HW
+
+
+def photo_on_a_table(grey_HW: np.ndarray, rng: Rng) -> np.ndarray:
+    paper, table = Image.fromarray(grey_HW.astype(np.uint8)), Image.new("L", (900, 800), int(rng.uniform(20, 110)))
+    angle = rng.uniform(-6, 6)
+    options: dict[str, Any] = {"resample": Image.Resampling.BILINEAR, "expand": True}
+    where = (int(rng.integers(20, 300)), int(rng.integers(20, 250)))
+    table.paste(paper.rotate(angle, **options), where, Image.new("L", paper.size, 255).rotate(angle, **options))
+    return np.asarray(table, float) + rng.normal(0, 2, (800, 900))
+
+
+def framed(grey_HW: np.ndarray, rng: Rng) -> np.ndarray:
+    """A box or a circle around the digit, drawn by hand: it may have a small gap."""
+    picture = Image.fromarray(np.pad(grey_HW, 120, constant_values=grey_HW[0, 0]).astype(np.uint8))
+    box = [int(side + rng.uniform(-30, 30)) for side in (260, 110, 600, 450)]  # the digit is at 290…570, 140…420
+    draw, width = ImageDraw.Draw(picture), int(rng.integers(2, 9))
+    if rng.random() < 0.4:
+        draw.ellipse([box[0] - 40, box[1] - 40, box[2] + 40, box[3] + 40], outline=60, width=width)
+    else:
+        left, top, right, bottom = box
+        draw.line([(left, top + 6), (left, bottom), (right, bottom), (right, top), (left + 6, top)], 60, width)
+    return np.asarray(picture, float)
+
+
+@pytest.mark.parametrize(
+    "spoil", [shadow, corner_in_shadow, dark_edge, black_border, letterbox, photo_on_a_table, framed]
+)
+def test_what_surrounds_the_digit_changes_little(digits: np.ndarray, spoil: Callable[..., np.ndarray]) -> None:
+    rng = np.random.default_rng(0)
+    for number, digit_HW in enumerate(digits):
+        ink = rng.uniform(40, 150)
+        clean_HW = 200 - ink * (255 - np.asarray(page(digit_HW), float)) / 255
+        turned_HW = np.rot90(clean_HW, turns := int(rng.integers(4)) if spoil in (shadow, corner_in_shadow) else 0)
+        spoilt_HW = np.rot90(spoil(turned_HW.copy(), rng), -turns)
+        seen_HW, expected_HW = (to_mnist(grey_HW).numpy().astype(float) for grey_HW in (spoilt_HW, clean_HW))
+        assert likeness(seen_HW, expected_HW) > 0.8, number  # the photo on the table is turned
+
+
+@pytest.mark.parametrize("dark", [True, False])
+def test_a_zero_with_a_dot_is_no_frame(dark: bool) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        picture = Image.new("L", (300, 400), 255)
+        draw, size = ImageDraw.Draw(picture), rng.uniform(6, 30)
+        draw.ellipse((70, 50, 230, 350), outline=0, width=int(rng.integers(12, 30)))
+        draw.ellipse((150 - size, 200 - size, 150 + size, 200 + size), fill=0)
+        grey_HW = np.asarray(picture if dark else ImageOps.invert(picture), float)
+        image_HW = to_mnist(grey_HW).numpy()
+        assert image_HW[5:23].any(axis=1).all() and image_HW[14, 8:11].max() > 128  # its left side, beside the dot
+
+
+def test_a_plot_is_cut_out_of_its_figure(digits: np.ndarray, tmp_path: Path) -> None:
+    for digit_HW in digits[:4]:
+        figure = matplotlib.figure.Figure()
+        axes = figure.add_subplot()
+        axes.imshow(digit_HW, cmap="gray")
+        axes.set_title("Prediction: 5")
+        figure.savefig(tmp_path / "plot.png")
+        assert likeness(read_image(tmp_path / "plot.png").numpy().astype(float), digit_HW) > 0.85
+
+
+def test_detached_strokes_are_found_from_piece_to_piece() -> None:
+    grey_HW = np.full((400, 600), 255.0)
+    for left in (100, 220, 340, 460):  # each near the next alone
+        grey_HW[180:200, left : left + 100] = 0
+    rows, columns = (np.flatnonzero(to_mnist(grey_HW).numpy().any(axis=axis)) for axis in (1, 0))
+    assert (len(rows), len(columns)) == (pytest.approx(2, abs=1), 20)
+
+
+def test_several_digits_side_by_side_are_counted(digits: np.ndarray, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 3, 5):
+        picture = Image.new("L", (40 + 180 * count, 300), 255)
+        for place, digit_HW in enumerate(digits[rng.choice(len(digits), count)]):
+            rows = np.flatnonzero(digit_HW.max(axis=1))
+            inked = Image.fromarray(255 - digit_HW[rows[0] : rows[-1] + 1]).resize((170, int(rng.uniform(150, 190))))
+            picture.paste(inked, (20 + 180 * place, int(rng.uniform(40, 60))))
+        picture.save(tmp_path / "digits.png")
+        [file] = read_images([str(tmp_path / "digits.png")])
+        assert (file.warning, file.error) == (f"{count} digits?" if count > 1 else "", "")
+        assert read_picture(tmp_path / "digits.png")[1] == file.warning
 
 
 MODES: dict[str, Callable[[Image.Image], Image.Image]] = {
