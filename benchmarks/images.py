@@ -1,9 +1,11 @@
 """How well pictures are read that weren't made for MNIST: `python -m benchmarks.images CHECKPOINT …`.
 
 Every picture is saved as PNG and goes the way of `predict --data.images`. Takes about ten minutes on two cores.
+With `--real FOLDER`, it reads the pictures of other people that docs/real_digits.csv lists.
 """
 
 import argparse
+import csv
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -12,16 +14,24 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy.interpolate import make_interp_spline
 from sklearn.datasets import load_digits
 from torch import Tensor
 from tqdm import tqdm
 
-from src.data.pictures import read_image
+from src.data.pictures import read_image, read_picture
 from src.data.source import read_mnist
 from src.runs.network import TrainedNetwork
 from src.system.errors import UserError
+
+HOW_TO_GET_THE_PICTURES = """
+The folder of --real holds a clone of each repository that the list names, as FOLDER/OWNER/NAME:
+
+    tail -n +2 docs/real_digits.csv | cut -d, -f3 | sort -u | while read name; do
+        git clone --depth 1 "https://github.com/$name" "FOLDER/$name"
+    done
+"""
 
 Item = tuple[Image.Image, int]  # a picture and its digit
 
@@ -150,13 +160,65 @@ def report(name: str, images_NHW: Tensor, labels_N: Tensor, networks: list[Train
     print(f"  each network: {runs}\n  digits 0 to 9: {digits}", flush=True)
 
 
+def as_tutorials_do(path: Path) -> Tensor:
+    """Grey, inverted if it is bright, resized to 28×28."""
+    with Image.open(path) as file:
+        upright = ImageOps.exif_transpose(file).convert("RGBA")
+    picture = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("L")
+    if np.asarray(picture).mean() > 127:
+        picture = ImageOps.invert(picture)
+    return torch.from_numpy(np.array(picture.resize((28, 28), Image.Resampling.BILINEAR)))
+
+
+def measure_real(folder: Path, listed: Path, networks: list[TrainedNetwork]) -> None:
+    """Print how many pictures are right by kind, and those that any network reads wrong."""
+    with listed.open(newline="") as file:
+        every = [(row, folder / row["repository"] / row["path"]) for row in csv.DictReader(file)]
+    rows = [(row, path) for row, path in every if path.is_file()]
+    ours, warned, theirs = [], [], []
+    for _, path in tqdm(rows, unit=" pictures"):
+        try:
+            image_HW, warning = read_picture(path)
+        except UserError as error:
+            image_HW, warning = torch.zeros(28, 28, dtype=torch.uint8), str(error)
+        ours.append(image_HW)
+        warned.append(warning)
+        theirs.append(as_tutorials_do(path))
+    answers_RN, theirs_RN = (
+        np.array([torch.cat(list(net.probabilities(torch.stack(images)))).argmax(1).numpy() for net in networks])
+        for images in (ours, theirs)
+    )
+    labels_N, kinds_N = (np.array([row[key] for row, _ in rows]) for key in ("label", "kind"))
+    print(f"{len(rows)} of {len(every)} pictures of {listed} are in {folder}.")
+    print("kind, pictures, with a warning; right of all networks: here, as tutorials do")
+    digit_N = np.array([label.isdigit() for label in labels_N])
+    right_RN, theirs_right_RN = answers_RN.astype(str) == labels_N, theirs_RN.astype(str) == labels_N
+    for kind in [*sorted(set(kinds_N)), "all digits"]:
+        of_kind_N = kinds_N == kind if kind != "all digits" else digit_N
+        warnings = sum(bool(warned[place]) for place in np.flatnonzero(of_kind_N))
+        shares = [
+            f"{100 * right[:, of_kind_N].mean():.1f} %" if digit_N[of_kind_N].all() else "–"
+            for right in (right_RN, theirs_right_RN)
+        ]
+        print(f"{kind:22}{of_kind_N.sum():5}{warnings:5}", *(f"{share:>9}" for share in shares))
+    for place in np.flatnonzero(digit_N & ~right_RN.all(axis=0)):
+        print(f"a {labels_N[place]} as {', '.join(map(str, answers_RN[:, place]))}: {rows[place][1]} {warned[place]}")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=HOW_TO_GET_THE_PICTURES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("checkpoints", nargs="+", type=Path, help="each counts the same in the means")
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
     parser.add_argument("--images", type=int, default=10_000, help="how many of the MNIST test images")
+    parser.add_argument("--real", type=Path, metavar="FOLDER", help="measure real pictures instead, see below")
+    parser.add_argument("--list", type=Path, default=Path("docs/real_digits.csv"), help="of the real pictures")
     args = parser.parse_args()
     networks = [TrainedNetwork(path) for path in args.checkpoints]
+    if args.real:
+        measure_real(args.real, args.list, networks)
+        return
     images_NHW, labels_N = (values[: args.images] for values in read_mnist(args.data_dir, "t10k"))
     report(
         "MNIST test images as they are", images_NHW, labels_N, networks, torch.zeros(len(labels_N), dtype=torch.bool)

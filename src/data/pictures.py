@@ -1,6 +1,8 @@
 """Pictures of your own: photos, scans and drawings of one digit, converted to images like those of MNIST."""
 
+import contextlib
 import glob
+import importlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 from scipy import ndimage
 from torch import Tensor
 from tqdm import tqdm
@@ -16,7 +18,15 @@ from tqdm import tqdm
 from src.data.ink import WORKING_SIZE, Plane, find_digit, to_grey
 from src.system.errors import UserError
 
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "PPM")
+FORMATS = {name: name for name in ("PNG", "JPEG", "BMP", "TIFF", "GIF", "PPM")} | {
+    "WEBP": "WebP"
+}  # as Pillow, as shown
+for name, shown, codec in (("AVIF", "AVIF", "avif"), ("JPEG2000", "JPEG 2000", "jpg_2000")):
+    if features.check(codec):  # depends on how Pillow was built
+        FORMATS[name] = shown
+with contextlib.suppress(ImportError):  # the optional dependency "heic"
+    importlib.import_module("pillow_heif").register_heif_opener()
+    FORMATS["HEIF"] = "HEIC"
 MAX_PIXELS = 2**26  # in memory these are 270 MB, or 900 MB with the copies for transparency
 
 SIZE, DIGIT_SIZE = 28, 20  # pixels: side of an MNIST image, and longer side of the digit in it
@@ -119,7 +129,7 @@ def _read(source: Path | BinaryIO) -> Plane:
     if isinstance(source, Path) and source.exists() and not source.is_file():
         raise UserError("This is not a file.")
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(source, formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(source, formats=[*FORMATS]) as image:
             width, height = image.size
             if not image.info.get("progressive"):  # a progressive JPEG is always decoded at full size
                 scale = WORKING_SIZE / max(width, height)
@@ -129,7 +139,9 @@ def _read(source: Path | BinaryIO) -> Plane:
             ImageOps.exif_transpose(image, in_place=True)
             return _values(image)
     except UnidentifiedImageError:
-        raise UserError("This is not a picture in PNG, JPEG, BMP, TIFF, GIF, WebP or PPM format.") from None
+        known = f"This is not a picture in {', '.join(FORMATS.values())} format."
+        heic = "" if "HEIF" in FORMATS else " HEIC needs: pip install -e '.[heic]'"
+        raise UserError(f"{known} If it is a picture, save it as JPEG.{heic}") from None
     except UserError:
         raise
     except Exception as error:  # a damaged file can raise any exception

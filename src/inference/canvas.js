@@ -2,6 +2,7 @@
 const canvas = element.querySelector("canvas");
 const pen = canvas.getContext("2d");
 Object.assign(pen, {lineWidth: 16, lineCap: "round", lineJoin: "round"});
+let pointer = null;  // the one that draws: a second finger or a resting palm draws nothing
 
 function clear() {
   pen.fillStyle = "white";
@@ -9,19 +10,24 @@ function clear() {
 }
 
 function draw(event) {
+  if (event.pointerId !== pointer) return;
   const scale = canvas.width / canvas.clientWidth;
   pen.lineTo(event.offsetX * scale, event.offsetY * scale);
   pen.stroke();
 }
 
 canvas.addEventListener("pointerdown", event => {
-  canvas.setPointerCapture(event.pointerId);
+  if (pointer !== null) return;
+  pointer = event.pointerId;
+  canvas.setPointerCapture(pointer);
   pen.beginPath();
   draw(event);
   canvas.addEventListener("pointermove", draw);
 });
 for (const end of ["pointerup", "pointercancel"]) {
-  canvas.addEventListener(end, () => {
+  canvas.addEventListener(end, event => {
+    if (event.pointerId !== pointer) return;
+    pointer = null;
     canvas.removeEventListener("pointermove", draw);
     trigger("input", {picture: canvas.toDataURL()});
   });

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from src.data import MNISTDataModule
-from src.data.pictures import read_image
+from src.data.pictures import read_picture
 from src.inference.predictions import short_names
 from src.runs.folder import find_runs
 from src.runs.network import TrainedNetwork, import_class
@@ -141,11 +141,11 @@ def answer(picture: bytes, networks: dict[str, TrainedNetwork]) -> tuple[bytes |
         The picture, or None if it can't be used; and HTML that shows what the networks see and answer, or why not.
     """
     try:
-        image_HW = read_image(io.BytesIO(picture))
+        image_HW, warning = read_picture(io.BytesIO(picture))
     except UserError as error:
         return None, _render(problem=str(error))
     answers = [_answer(name, network, image_HW) for name, network in networks.items()]
-    return picture, _render(seen=_as_source(image_HW), answers=answers)
+    return picture, _render(seen=_as_source(image_HW), answers=answers, warning=warning)
 
 
 def _render(**values: Any) -> str:

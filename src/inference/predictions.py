@@ -19,7 +19,7 @@ from src.system.files import replace_when_whole, write_json, write_whole
 from src.system.processes import gather_shares
 
 Answer = dict[str, Any]  # digit, confidence, runner_up
-Row = dict[str, Any]  # file or image (its number), answers (network → Answer), error
+Row = dict[str, Any]  # file or image (its number), answers (network → Answer), error; warning, if it is a file
 
 
 def predict(
@@ -133,7 +133,8 @@ def _rows(networks: list[str], answers: list[list[Answer]], files: list[ImageFil
     for file in files:
         answers_of_file = {} if file.error else next(remaining, {})
         omitted = "" if answers_of_file else "Omitted because of --trainer.limit_predict_batches."
-        rows.append({"file": printable(file.path), "answers": answers_of_file, "error": file.error or omitted})
+        row = {"file": printable(file.path), "answers": answers_of_file, "warning": file.warning}
+        rows.append(row | {"error": file.error or omitted})
     return rows
 
 
@@ -178,14 +179,14 @@ def _print_table(networks: list[str], rows: list[Row]) -> None:
             f"{answer['digit']:>10}  {answer['confidence']:>10.2%}  {answer['runner_up']:>9}"
             for answer in row["answers"].values()
         )
-        print(row["file"].ljust(width) + ("".join(cells) or f"  {row['error']}"))
+        print((row["file"].ljust(width) + ("".join(cells) or f"  {row['error']}") + f"  {row['warning']}").rstrip())
 
 
 def _as_csv(networks: list[str], rows: list[Row]) -> str:
     """Return a line for each image. With several networks, the name of the network is part of the column names."""
     columns = [(name, field) for name in networks for field in ("digit", "confidence", "runner_up")]
     header = [f"{name} {field}" if len(networks) > 1 else field for name, field in columns]
-    key, *last = ("file", "error") if "file" in rows[0] else ("image",)
+    key, *last = ("file", "warning", "error") if "file" in rows[0] else ("image",)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([key, *header, *last])

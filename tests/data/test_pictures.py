@@ -8,7 +8,7 @@ import matplotlib
 import matplotlib.figure
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps, features
 from scipy import ndimage
 
 from src.data.pictures import read_image, read_images, read_picture, to_mnist
@@ -265,8 +265,14 @@ def test_every_kind_of_png(digits: np.ndarray, tmp_path: Path, mode: str) -> Non
     assert likeness(image_HW, expected_HW) > 0.9
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.bmp", "a.tif", "a.gif", "a.webp", "a.pgm", "wrong.txt"])
+@pytest.mark.parametrize(
+    "name", ["a.jpg", "a.bmp", "a.tif", "a.gif", "a.webp", "a.pgm", "a.avif", "a.jp2", "a.heic", "wrong.txt"]
+)
 def test_every_format(digits: np.ndarray, tmp_path: Path, name: str) -> None:
+    if name == "a.heic":
+        pytest.importorskip("pillow_heif")
+    if (codec := {"a.avif": "avif", "a.jp2": "jpg_2000"}.get(name)) and not features.check(codec):
+        pytest.skip(f"Pillow has no {codec}.")
     expected_HW = read(page(digits[0]), tmp_path)
     options = {"format": "PNG"} if name == "wrong.txt" else {}
     assert likeness(read(page(digits[0]), tmp_path, name, **options), expected_HW) > 0.95
@@ -291,6 +297,12 @@ def test_a_large_jpeg_is_read_reduced_and_a_large_png_is_refused(tmp_path: Path)
         read(picture, tmp_path, "large.png")
     with pytest.raises(UserError, match="too many"):
         read(picture.convert("L"), tmp_path, "large.jpg", progressive=True)
+
+
+def test_the_refusal_of_another_format_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypnone" + bytes(200))
+    with pytest.raises(UserError, match="not a picture in PNG, JPEG.* save it as JPEG"):
+        read_image(tmp_path / "photo.heic")
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "PPM"])

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 from src.data.pictures import read_image
-from src.inference.demo import keep_picture, newest_checkpoints
+from src.inference.demo import answer, keep_picture, newest_checkpoints
+from src.runs.network import TrainedNetwork
 from src.system.machine import install_command
 from tests.conftest import RunCLI, train
 from tests.forks import ROOT, Fork
@@ -146,6 +147,48 @@ def test_files_are_dropped(demo: tuple[Demo, Fork], tmp_path: Path) -> None:
     drop(str(tmp_path / "photo.jpg"))
     page.wait(page.answers)
     assert int(np.argmax(page.answers()[0])) == 1
+
+
+def test_a_second_finger_draws_nothing(demo: tuple[Demo, Fork]) -> None:
+    page, _ = demo
+    x, y = page.browser.execute_script(
+        "let box = arguments[0].getBoundingClientRect();return [box.x + box.width / 2, box.y + box.height / 2]",
+        page.canvas,
+    )
+
+    def touch(kind: str, *points: tuple[int, int]) -> None:
+        fingers = [{"x": x + right, "y": y + down, "id": finger} for finger, (right, down) in enumerate(points)]
+        page.browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+
+    touch("touchStart", (0, -80))
+    touch("touchMove", (0, -40))
+    touch("touchStart", (0, -40), (80, 0))
+    for down in (0, 40, 80):
+        touch("touchMove", (0, down), (80, down // 2))
+    touch("touchEnd")
+    page.wait(page.answers)
+    left, right = page.browser.execute_script(
+        "let pixels = arguments[0].getContext('2d').getImageData(0, 0, 280, 280).data, found = [280, 0];"
+        "pixels.forEach((value, i) => {"
+        "  if (i % 4 == 0 && value < 128) {"
+        "    let x = i / 4 % 280; found = [Math.min(found[0], x), Math.max(found[1], x)];"
+        "  }"
+        "}); return found",
+        page.canvas,
+    )
+    assert 125 < left < right < 155  # one vertical stroke, 16 pixels wide
+
+
+def test_several_digits_are_mentioned(lenet5_run: Path) -> None:
+    picture = Image.new("L", (400, 200), 255)
+    picture.paste(0, (90, 30, 120, 170)), picture.paste(0, (270, 30, 300, 170))
+    file = io.BytesIO()
+    picture.save(file, "png")
+    networks = {"tiny": TrainedNetwork(lenet5_run / "checkpoints" / "last.ckpt")}
+    assert "2 digits?" in answer(file.getvalue(), networks)[1]
+    picture.paste(255, (200, 0, 400, 200))
+    picture.save(file := io.BytesIO(), "png")
+    assert "digits?" not in answer(file.getvalue(), networks)[1]
 
 
 def test_label_cannot_leave_the_folder(tmp_path: Path) -> None:

@@ -131,6 +131,24 @@ def test_pictures_that_a_limit_leaves_out_are_named(cli: RunCLI, lenet5_run: Pat
     assert "3 of 5 could not be predicted" in outcome.err
 
 
+def test_several_digits_in_a_picture_give_a_warning(cli: RunCLI, lenet5_run: Path, pictures: Path) -> None:
+    one = Image.open(pictures / "0.png").convert("L")
+    two = Image.new("L", (2 * one.width, one.height))
+    two.paste(one), two.paste(one, (one.width, 0))
+    two.save(pictures / "two.png")
+    checkpoint = lenet5_run / "checkpoints" / "last.ckpt"
+    outcome = cli("predict", f"--ckpt_path={checkpoint}", "--data.images", str(pictures))
+    assert outcome.code == 0
+    expected = {f"{number}.png": "" for number in range(5)} | {"two.png": "2 digits?"}
+    with (lenet5_run / "predictions.csv").open() as file:
+        assert {Path(row["file"]).name: row["warning"] for row in csv.DictReader(file)} == expected
+    data = json.loads((lenet5_run / "predictions.json").read_text())["predictions"]
+    assert {Path(row["file"]).name: row["warning"] for row in data} == expected
+    assert [line.split()[0] for line in outcome.out.splitlines() if line.endswith("2 digits?")] == [
+        str(pictures / "two.png")
+    ]
+
+
 BAD_NAMES = [
     b"new\nline.png",
     b"\xff\xfe.png",
