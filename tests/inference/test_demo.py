@@ -181,7 +181,8 @@ def test_a_second_finger_draws_nothing(demo: tuple[Demo, Fork]) -> None:
 
 def test_several_digits_are_mentioned(lenet5_run: Path) -> None:
     picture = Image.new("L", (400, 200), 255)
-    picture.paste(0, (90, 30, 120, 170)), picture.paste(0, (270, 30, 300, 170))
+    for left in (90, 270):
+        picture.paste(0, (left, 30, left + 30, 170))
     file = io.BytesIO()
     picture.save(file, "png")
     networks = {"tiny": TrainedNetwork(lenet5_run / "checkpoints" / "last.ckpt")}

@@ -134,7 +134,8 @@ def test_pictures_that_a_limit_leaves_out_are_named(cli: RunCLI, lenet5_run: Pat
 def test_several_digits_in_a_picture_give_a_warning(cli: RunCLI, lenet5_run: Path, pictures: Path) -> None:
     one = Image.open(pictures / "0.png").convert("L")
     two = Image.new("L", (2 * one.width, one.height))
-    two.paste(one), two.paste(one, (one.width, 0))
+    for left in (0, one.width):
+        two.paste(one, (left, 0))
     two.save(pictures / "two.png")
     checkpoint = lenet5_run / "checkpoints" / "last.ckpt"
     outcome = cli("predict", f"--ckpt_path={checkpoint}", "--data.images", str(pictures))
