@@ -157,7 +157,7 @@ class ImageDataModule(LightningDataModule, ABC):
             The pair of images (N, C, H, W), in the precision of the Trainer, and labels (N,).
         """
         if not isinstance(batch, RawBatch):
-            return batch
+            return batch if self.trainer is None else self.trainer.precision_plugin.convert_input(batch)
         images_NCHW = with_channels(batch.images)
         if batch.shifts_N2 is not None:
             images_NCHW = shift(images_NCHW, batch.shifts_N2, self.max_shift)

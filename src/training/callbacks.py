@@ -68,10 +68,12 @@ def _shown(trainer: Trainer, train: dict[str, Tensor]) -> dict[str, str]:
 
 
 class Curves(Callback):
-    """Logs the learning rate and the duration of each epoch, and stores all curves in the checkpoint.
+    """Logs the learning rate of its last step and the duration of each epoch, and stores all curves in the checkpoint.
 
     A resumed training continues these curves.
     """
+
+    learning_rate: Any = 0.0  # of the current step
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # After a resume inside an epoch, Lightning does not call on_train_epoch_start.
@@ -80,10 +82,13 @@ class Curves(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.epoch_start = time.perf_counter()
 
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.optimizers:  # here, as the schedule moves on before a step or an epoch has ended
+            self.learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seconds = time.perf_counter() - self.epoch_start  # training and validation
-        learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
-        values = {"learning_rate": float(learning_rate), "epoch_seconds": seconds}
+        values = {"learning_rate": float(self.learning_rate), "epoch_seconds": seconds}
         log_epoch(trainer, "train", values, trainer.current_epoch + 1)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -52,6 +52,12 @@ class CheckedForward(Callback):
 
     is_done = False
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give Lightning's summary of the layers an input, if the network has none, for sizes and FLOPs."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, ImageDataModule) and data.shape and pl_module.example_input_array is None:
+            pl_module.example_input_array = torch.zeros(1, *data.shape)
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self.is_done:
             return

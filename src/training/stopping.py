@@ -196,7 +196,7 @@ def _has_plateau(trainer: Trainer) -> bool:
 
 
 def _raise_diverged(trainer: Trainer, step: int) -> None:
-    learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+    learning_rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else 0.0
     path = last_checkpoint(trainer)
     kept = f" {path} is the last checkpoint." if path and path.is_file() else ""
     raise UserError(
