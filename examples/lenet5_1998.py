@@ -62,15 +62,15 @@ class Subsampling(nn.Module):
 
 
 class PartialConvolution(nn.Module):
-    """C3: a 5×5 convolution with a kernel for each X of Table I alone."""
+    """C3: a 5×5 convolution that has a kernel for each X of Table I, and no others."""
 
     def __init__(self) -> None:
         super().__init__()
-        connected_OI = torch.tensor([[mark == "X" for mark in row.split()] for row in TABLE_I.split("\n")[1:-1]]).T
-        maps_P, inputs_P = connected_OI.nonzero(as_tuple=True)
+        table_IO = torch.tensor([[mark == "X" for mark in row.split()] for row in TABLE_I.strip().split("\n")])
+        maps_P, inputs_P = table_IO.T.nonzero(as_tuple=True)
         self.register_buffer("maps_P", maps_P, persistent=False)
         self.register_buffer("inputs_P", inputs_P, persistent=False)
-        fan_in_O = 25 * connected_OI.sum(dim=1)
+        fan_in_O = 25 * table_IO.sum(dim=0)
         self.kernels_P55 = nn.Parameter(torch.empty(60, 5, 5).uniform_(-2.4, 2.4) / fan_in_O[maps_P, None, None])
         self.bias_O = nn.Parameter(torch.empty(16).uniform_(-2.4, 2.4) / fan_in_O)
 
@@ -88,7 +88,7 @@ class LeNet5_1998(LightningModule):  # noqa: N801
         rejection: The constant j of equation (9).
     """
 
-    def __init__(self, lr: float = 1e-3, rejection: float = 1.0) -> None:
+    def __init__(self, lr: float = 2e-3, rejection: float = 10.0) -> None:
         super().__init__()
         self.lr = lr
         self.rejection = rejection
@@ -101,9 +101,9 @@ class LeNet5_1998(LightningModule):  # noqa: N801
         for layer in (self.c1, self.c5, self.f6):  # Appendix A: uniform, within 2.4 / fan-in
             for parameter in layer.parameters():
                 nn.init.uniform_(parameter, -2.4 / layer.weight[0].numel(), 2.4 / layer.weight[0].numel())
-        bitmaps = zip(*(row.split() for row in CODES.split("\n")[1:-1]), strict=True)
-        codes_KF = torch.tensor([[1.0 if pixel == "#" else -1.0 for pixel in "".join(bitmap)] for bitmap in bitmaps])
-        self.register_buffer("codes_KF", codes_KF, persistent=False)
+        rows = [row.split() for row in CODES.strip().split("\n")]
+        rows_HKW = torch.tensor([[[1.0 if p == "#" else -1.0 for p in bitmap] for bitmap in row] for row in rows])
+        self.register_buffer("codes_KF", rows_HKW.transpose(0, 1).flatten(1), persistent=False)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Map images (N, 1, 28, 28) in 0…1 to logits (N, 10), the negative outputs of the RBF units."""
