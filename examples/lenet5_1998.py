@@ -1,4 +1,4 @@
-"""LeNet-5 as its authors trained it, 60,000 parameters, written as an ordinary LightningModule.
+"""The LeNet-5 of 1998, 60,000 parameters, as an ordinary LightningModule that imports nothing from `src`.
 
 Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document recognition",
 Proc. IEEE 86(11), 1998. Sections, tables and equations below are those of the paper. Train it with
@@ -64,6 +64,9 @@ class Subsampling(nn.Module):
 class PartialConvolution(nn.Module):
     """C3: a 5×5 convolution that has a kernel for each X of Table I, and no others."""
 
+    maps_P: Tensor  # the map of C3 that each of the 60 kernels belongs to
+    inputs_P: Tensor  # the map of S2 that it is applied to
+
     def __init__(self) -> None:
         super().__init__()
         table_IO = torch.tensor([[mark == "X" for mark in row.split()] for row in TABLE_I.strip().split("\n")])
@@ -81,12 +84,17 @@ class PartialConvolution(nn.Module):
 
 
 class LeNet5_1998(LightningModule):  # noqa: N801
-    """LeNet-5 of Section II-B, trained with Adam.
+    """LeNet-5, Section II-B, trained with Adam.
+
+    The authors train with one image at a time, and with a learning rate for each parameter, from an estimate of its
+    second derivative (Section III-B, Appendix C). Adam too has a step size for each parameter.
 
     Args:
         lr: Learning rate of the first pass.
         rejection: The constant j of equation (9).
     """
+
+    codes_KF: Tensor
 
     def __init__(self, lr: float = 2e-3, rejection: float = 10.0) -> None:
         super().__init__()

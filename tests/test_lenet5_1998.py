@@ -65,7 +65,7 @@ def test_the_logits_are_those_of_a_computation_in_numpy() -> None:
 def test_each_digit_has_a_code_of_its_own() -> None:
     codes_KF = LeNet5_1998().codes_KF
     assert codes_KF.shape == (10, 84) and bool((codes_KF.abs() == 1).all())
-    differences_KK = (codes_KF[:, None] != codes_KF).sum(dim=2)
+    differences_KK = codes_KF[:, None].ne(codes_KF).sum(dim=2)
     assert differences_KK.fill_diagonal_(84).min() >= 10
     one_HW = codes_KF[1].view(12, 7) > 0  # a stroke from top to bottom
     assert one_HW[1:11, 3].all() and not one_HW[[0, 11]].any()
