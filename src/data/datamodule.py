@@ -174,7 +174,7 @@ class ImageDataModule(LightningDataModule, ABC):
         Returns:
             float32 (N, C, H, W).
         """
-        x_NCHW = with_channels(images).float().div_(255)
+        x_NCHW = with_channels(images).to(torch.float32, copy=True).div_(255)
         if not self.normalize:
             return x_NCHW
         if self.mean is None or self.std is None:

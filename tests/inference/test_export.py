@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -19,6 +20,7 @@ from torchvision.datasets import MNIST
 import src.inference.export as exporting
 from src.cli.main import main
 from src.data import MNISTDataModule
+from src.data.source import read_mnist
 from src.models import LeNet5
 from src.runs.checkpoints import CheckedCheckpointIO, load_checkpoint
 from src.runs.network import TrainedNetwork
@@ -66,6 +68,22 @@ def test_a_network_may_import_what_it_needs(
     outcome = cli("export", f"--ckpt_path={tmp_path / 'it.ckpt'}", *([f"--model={class_path}"] if named else []))
     assert outcome.code == 0, outcome.err
     assert (tmp_path / "model.onnx").exists()
+
+
+def test_float_images_give_the_same_answers(cli: RunCLI, mnist: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """For runtimes without uint8. The lowest versions of the format are for old ones."""
+    answers = {}
+    images_NHW = read_mnist(mnist, "t10k")[0][:100].numpy()
+    for kind, images in (("raw", images_NHW), ("float", images_NHW[:, None].astype(np.float32))):
+        outcome = cli("export", f"--ckpt_path={checkpoint}", f"--input={kind}", f"--output={tmp_path / kind}")
+        assert outcome.code == 0, outcome.err
+        assert f"np.zeros((5, {', '.join(map(str, images.shape[1:]))}), np.{images.dtype})" in outcome.out
+        session = onnxruntime.InferenceSession(tmp_path / kind / "model.onnx")
+        assert session.get_inputs()[0].shape == ["N", *images.shape[1:]]
+        (answers[kind],) = session.run(None, {"images": images})
+        model = onnx.load(tmp_path / kind / "model.onnx")
+        assert (model.ir_version, model.opset_import[0].version) == (8, 18)
+    np.testing.assert_allclose(answers["raw"], answers["float"], atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [1, 7, 500])
