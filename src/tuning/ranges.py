@@ -1,6 +1,7 @@
 """The search file: which settings are searched, and in which ranges."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from src.runs.recipe import Role, settings_with
 from src.system.errors import UserError
 
 FORMS = "{log: [1e-4, 1e-1]}, {float: [0, 0.5]}, {int: [0, 3]} or {choice: [a, b]}"
+SEARCHED = ("model", "data.", "trainer.", "optimizer", "lr_scheduler")
 
 Ranges = dict[str, dict[str, list[Any]]]  # setting, by its name on the command line → its range, in one of the FORMS
 
@@ -24,25 +26,43 @@ def read_ranges(path: Path) -> Ranges:
         UserError: The file cannot be read, a range has a wrong form, or a setting cannot be searched.
     """
     try:
-        ranges = yaml.safe_load(path.read_text())
+        text = path.read_text()
+        ranges, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}.") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(ranges, dict) or not ranges:
         raise UserError(f"{path} names no settings. Write one a line, such as model.lr: {{log: [1e-4, 1e-1]}}")
+    assert isinstance(node, yaml.MappingNode)
+    names = [_short(key.value) for key, _ in node.value]  # the dictionary has the last one of equal names
+    if twice := [name for name, number in Counter(names).items() if number > 1]:
+        raise UserError(f"{path} names {twice[0]} twice. Write each setting once.")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     trial = optuna.create_study().ask()  # in memory, to try each range
-    fixed = settings_with(Role.SEARCH | Role.SURROUNDINGS)
+    fixed = set(map(_short, settings_with(Role.SEARCH | Role.SURROUNDINGS)))
     for name, written in ranges.items():
-        if name in fixed or not str(name).startswith(("model", "data.", "trainer.", "optimizer", "lr_scheduler")):
+        if _short(str(name)) in fixed or not str(name).startswith(SEARCHED):
             raise UserError(f"{path}: {name} can't be searched. Choose settings of model, data, trainer or optimizer.")
         try:
             choose(trial, name, written)
         except (AttributeError, TypeError, ValueError) as error:
-            text, cause = json.dumps(written, default=str), " ".join(str(error).split())
-            raise UserError(f"{path}: {name}: {text} is not a range. Write {FORMS}. ({cause})") from None
+            shown, cause = json.dumps(written, default=str), " ".join(str(error).split())
+            raise UserError(f"{path}: {name}: {shown} is not a range. Write {FORMS}. ({cause})") from None
     return ranges
+
+
+def _short(name: str) -> str:
+    """The name of a setting without ``init_args``, which the command line allows in it."""
+    return name.replace(".init_args.", ".")
+
+
+def is_wider(new: dict[str, list[Any]], old: dict[str, list[Any]]) -> bool:
+    """Whether a range of numbers contains another one of the same form. Optuna can't change the choices of a study."""
+    if new.keys() != old.keys() or "choice" in new:
+        return False
+    (low, high), (old_low, old_high) = (map(float, *written.values()) for written in (new, old))
+    return low <= old_low and old_high <= high
 
 
 def choose(trial: optuna.Trial, name: str, written: dict[str, list[Any]]) -> Any:
@@ -51,6 +71,8 @@ def choose(trial: optuna.Trial, name: str, written: dict[str, list[Any]]) -> Any
     json.dumps(values, allow_nan=False)  # Optuna accepts more than JSON can hold
     if form == "choice":  # Optuna stores plain values only
         plain = [json.dumps(value) if isinstance(value, list | dict) else value for value in values]
+        if len(set(map(json.dumps, values))) < len(values):
+            raise ValueError("a choice is named twice")
         return trial.suggest_categorical(name, plain)
     low, high = map(str, values)  # PyYAML reads 1e-4 as a text
     if form == "int":

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -38,15 +39,18 @@ class Search:
     prune: bool
     folder: Path
     study: Study
+    ends_at: float  # by time.monotonic(): no trial starts later
 
     def train_trials(self) -> None:
-        """Train trials until enough are finished."""
+        """Train trials until enough are finished or the time is over."""
         if not self.is_finished:
             # gc: an exception keeps the tensors of a failed trial.
-            self.study.optimize(self._train, callbacks=[self._after], gc_after_trial=True)
+            seconds = max(0, self.ends_at - time.monotonic())
+            self.study.optimize(self._train, callbacks=[self._after], gc_after_trial=True, timeout=seconds)
         if not ranked(self.study):
             reasons = [trial.user_attrs.get("reason", "It was pruned.") for trial in finished(self.study)]
-            raise UserError(f"No trial has a result. The last one: {reasons[-1]}")
+            last = f"The last one: {reasons[-1]}" if reasons else "None has ended."
+            raise UserError(f"No trial has a result. {last}")
 
     @property
     def is_finished(self) -> bool:

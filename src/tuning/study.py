@@ -17,9 +17,11 @@ from src.runs.folder import LOCK
 from src.runs.recipe import differences
 from src.system.errors import UserError
 from src.system.files import locked
+from src.tuning.ranges import is_wider
 
 HEARTBEAT, GRACE = 10, 60  # seconds: a running trial shows that it lives; one that doesn't has been killed
 MAX_RETRIES = 3  # of a trial that ends its process each time, for example for lack of memory
+RANGE = "range of "  # a setting, in the facts of a study
 LOCAL_WAIT = 100  # seconds that SQLite waits for another process
 
 
@@ -49,12 +51,21 @@ def open_study(folder: Path, storage: str | None, facts: dict[str, Any]) -> Stud
             )
         except (SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
             raise UserError(f"The storage {url} can't be used: {' '.join(str(error).split())[:300]}") from None
-        if "facts" not in study.user_attrs:
-            study.set_user_attr("facts", facts)
-    if changed := differences(study.user_attrs["facts"], facts):
-        advice = "Go on with those of its start, or choose another --name."
-        raise UserError(f"{folder.name} was started with other settings: {', '.join(changed)}. {advice}")
+        _compare(study, facts)
     return study
+
+
+def _compare(study: Study, facts: dict[str, Any]) -> None:
+    """Accept wider ranges of numbers. Raise a `UserError` if anything else differs from the start of the search."""
+    known = study.user_attrs.get("facts", facts)
+    ranges = [name for name in known if name.startswith(RANGE) and name in facts]
+    wider = {name: facts[name] for name in ranges if is_wider(facts[name], known[name])}
+    if changed := differences(known | wider, facts):
+        advice = "Go on with those of its start, or choose another --name."
+        if any(name in change for name in ranges for change in changed):
+            advice = f"A range of numbers may become wider, in the same form; choices can't change. {advice}"
+        raise UserError(f"{study.study_name} was started with other settings: {', '.join(changed)}. {advice}")
+    study.set_user_attr("facts", facts)
 
 
 def _open_storage(url: str) -> BaseStorage:

@@ -3,13 +3,15 @@
 Optuna, scipy and matplotlib are imported inside functions: every command reads the options here.
 """
 
+import math
 import shlex
+import time
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser
 
 from src.runs.folder import LOCK, check_folder_name, short_name
@@ -33,6 +35,7 @@ def tune(
     /,
     search: Path | None = None,
     trials: PositiveInt = 50,
+    minutes: PositiveFloat | None = None,
     seeds: PositiveInt = 1,
     prune: bool = True,
     fresh: NonNegativeInt = 5,
@@ -49,6 +52,7 @@ def tune(
     Args:
         search: YAML file of the settings to search and their ranges, such as model.lr: {log: [1e-4, 1e-1]}
         trials: Number of finished trials in all, over all processes and restarts.
+        minutes: Start no trial later than this. Trials that are running and the runs with fresh seeds still end.
         seeds: Number of runs of each trial, with different seeds. Its result is their mean.
         prune: End a trial that has more errors after an epoch than the median of the others.
         fresh: Number of runs of each of the best two trials with fresh seeds, at the end.
@@ -60,15 +64,16 @@ def tune(
         storage: A journal file or the URL of a database. Default: an SQLite file in the folder of the search.
     """
     from src.tuning.search import Search
-    from src.tuning.study import open_study
+    from src.tuning.study import RANGE, open_study
 
+    ends_at = time.monotonic() + 60 * (minutes or math.inf)
     check_folder_name(name)
     ranges, others = _check(fit_parser, settings, search, against or [])
     facts = recipe_of(settings, fit_parser) | {"--seeds": seeds}
-    facts |= {f"range of {setting}": written for setting, written in ranges.items()}
+    facts |= {RANGE + setting: written for setting, written in ranges.items()}
     folder = output / (name or short_name(settings.model.class_path).lower())
     study = open_study(folder, storage, facts)
-    opened = Search(fit_parser, settings, ranges, trials, seeds, prune, folder, study)
+    opened = Search(fit_parser, settings, ranges, trials, seeds, prune, folder, study, ends_at)
     _run(opened, others, fresh, margin, jobs, None if worker else [*args, "--jobs=1", "--worker"])
 
 
@@ -128,7 +133,8 @@ def _run(
         errors: dict[str, list[int]] = {}
         if n_fresh and len(recipes) > 1:
             if worker_args and n_processes > 1:
-                _run_workers(search.folder, n_processes, worker_args)
+                enough = f"--trials={len(finished(search.study))}"  # the time may have ended the search
+                _run_workers(search.folder, n_processes, [*worker_args, enough])
             errors = search.train_fresh(recipes, n_fresh)
         if worker_args:
             with locked(search.folder / LOCK):  # other commands that work on this search end at the same time

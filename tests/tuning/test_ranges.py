@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -10,7 +11,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 import src.tuning
 from src.system.errors import UserError
 from src.system.machine import install_command
-from src.tuning.ranges import choose, read_ranges
+from src.tuning.ranges import choose, is_wider, read_ranges
 from tests.conftest import LETTERS, Refused, RunCLI
 
 
@@ -50,6 +51,11 @@ def test_each_form_is_a_range(tmp_path: Path) -> None:
         ("model.lr: {float: [low, high]}", ': model.lr: {"float": ["low", "high"]} is not a range.'),
         ("data.max_shift: {int: [0, 1.5]}", ': data.max_shift: {"int": [0, 1.5]} is not a range.'),
         ("model.schedule: {choice: []}", ': model.schedule: {"choice": []} is not a range.'),
+        ("model.lr: {log: [1e-4, 0.1]}\nmodel.lr: {log: [1e-4, 1]}", " names model.lr twice."),
+        ("model.lr: {log: [1e-4, 1]}\nmodel.init_args.lr: {float: [0, 1]}", " names model.lr twice."),
+        ("model.lr: {log: [1e-4, 1]}\n--model.lr: {float: [0, 1]}", ": --model.lr can't be searched."),
+        ("model.schedule: {choice: [constant, constant]}", ': model.schedule: {"choice": ["constant", "constant"]}'),
+        ("data.init_args.val_size: {int: [1000, 5000]}", ": data.init_args.val_size can't be searched."),
         ("- model.lr", " names no settings."),
         ("", " names no settings."),
         ("model.lr: {", " is not YAML: "),
@@ -62,6 +68,21 @@ def test_a_wrong_form_is_named(tmp_path: Path, content: str, message: str) -> No
         read_ranges(file)
     assert str(refused.value).startswith(f"{file}{message}")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wider"),
+    [
+        ({"log": ["1e-4", 0.1]}, {"log": ["1e-5", 0.1]}, True),
+        ({"int": [0, 2]}, {"int": [0, 10]}, True),
+        ({"float": [0, 0.5]}, {"float": [0.1, 0.9]}, False),
+        ({"float": [0, 0.5]}, {"float": [-1, 0.4]}, False),
+        ({"float": [0.1, 0.5]}, {"log": [0.1, 0.9]}, False),
+        ({"choice": [1, 2]}, {"choice": [1, 2, 3]}, False),
+    ],
+)
+def test_a_range_of_numbers_may_become_wider_in_its_form(old: Any, new: Any, wider: bool) -> None:
+    assert is_wider(new, old) == wider
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ from tests.tensorboard.test_tensorboard import Page, text
 from tests.tiny import Tiny
 from tests.tuning.conftest import ENDED, SEARCH, SETTINGS, TINY, study, with_result
 
+WIDE = "data.max_shift: {int: [0, 9]}\n"
+
 
 def args_of(folder: Path, data: list[str], *args: str) -> list[str]:
     """The command line of a search in `folder`."""
@@ -142,12 +144,15 @@ def test_a_study_with_other_settings_is_not_mixed(killed: Path, cli: RunCLI, tra
     data = [f"--data.data_dir={training_images}", "--trainer.limit_train_batches=20", "--fresh=2"]
     same = args_of(killed.parent, data, "--trials=6")
     other = killed.parent / "other.yaml"
-    other.write_text(SEARCH.replace("1e-2", "1e-1"))
+    other.write_text(SEARCH.replace("1e-2", "1e-3"))
+    more = killed.parent / "more.yaml"
+    more.write_text(SEARCH.replace("[0, 16]", "[0, 16, 32]"))
     for change, named in (
         ("--seeds=2", "--seeds: 1 and 2"),
         ("--data.val_size=600", "data.val_size: 500 and 600"),
         ("--data.normalize=false", "data.normalize: True and False"),
         (f"--search={other}", "range of model.lr: "),
+        (f"--search={more}", "choices can't change. Go on with those of its start, or choose another --name."),
     ):
         outcome = cli(*same, change)
         assert (outcome.code, outcome.out) == (1, "")
@@ -159,6 +164,29 @@ def test_a_study_with_other_settings_is_not_mixed(killed: Path, cli: RunCLI, tra
     assert outcome.out.startswith(f"{killed}: searching model.lr, ")
     assert "; 6 of 6 trials are finished.\n" in outcome.out
     assert not re.search(r"^(Trial \d+ \(|Fresh seed)", outcome.out, re.MULTILINE)
+
+
+def test_a_search_goes_on_in_wider_ranges_and_ends_when_its_time_is_over(
+    cli: RunCLI, letters: Path, tmp_path: Path
+) -> None:
+    args = args_of(tmp_path, other_data(letters), "--trainer.max_epochs=1", "--fresh=1")
+    assert cli(*args, "--trials=2").code == 0
+    (tmp_path / "search.yaml").write_text("model.lr: {log: [1e-4, 1]}\nmodel.width: {choice: [0, 16]}\n" + WIDE)
+    outcome = cli(*args, "--trials=6")
+    assert outcome.code == 0, outcome.err
+    assert max(trial.params["data.max_shift"] for trial in study(tmp_path / "it").trials) > 2
+    for jobs in ("--jobs=1", "--jobs=2"):
+        outcome = cli(*args, "--trials=50", "--minutes=1e-9", jobs)
+        assert outcome.code == 0, outcome.err
+        assert len(study(tmp_path / "it").trials) == 6
+        assert "Train the best: python -m src fit" in outcome.out
+    (tmp_path / "search.yaml").write_text(SEARCH)
+    assert "A range of numbers may become wider" in cli(*args, "--trials=6").err
+
+
+def test_a_search_without_time_says_that_no_trial_ended(cli: RunCLI, letters: Path, tmp_path: Path) -> None:
+    outcome = cli(*args_of(tmp_path, other_data(letters), "--minutes=1e-9"))
+    assert (outcome.code, outcome.err) == (1, "error: No trial has a result. None has ended.\n")
 
 
 class Troubled(Tiny):
