@@ -90,7 +90,7 @@ def _rectangle(different_HW: Plane) -> Mask:
         return nothing_HW  # the soft edge of a shadow
     block = max(3, size // 12)
     padded_HW = np.pad(found_HW.astype(np.uint8), block, mode="edge")
-    core_HW = ndimage.grey_opening(padded_HW, size=(block, block))[block:-block, block:-block] > 0
+    core_HW = ndimage.grey_opening(padded_HW, size=(block, block))[block:-block, block:-block] > 0  # without text
     around_HW = ndimage.binary_dilation(core_HW, SQUARE, iterations=2 + size // 50)
     if (found_HW & ~around_HW).sum() > core_HW.sum() / 1000:
         return nothing_HW  # ink reaches out of it: this is the edge of a shadow
@@ -101,23 +101,22 @@ def _rectangle(different_HW: Plane) -> Mask:
 
 
 def _largest_piece(mask_HW: Mask) -> Mask:
-    """Return the largest connected piece, with its holes filled."""
-    labels_HW, count = ndimage.label(mask_HW)
+    """Return the largest connected piece, with its holes and narrow notches filled: ink that touches its edge."""
+    labels_HW, _ = ndimage.label(mask_HW)
     largest = np.bincount(labels_HW.ravel(), minlength=2)[1:].argmax() + 1
-    return ndimage.binary_fill_holes(labels_HW == largest)
+    block = max(3, max(mask_HW.shape) // 12)
+    padded_HW = np.pad((labels_HW == largest).astype(np.uint8), block, mode="edge")
+    filled_HW = ndimage.binary_fill_holes(ndimage.grey_closing(padded_HW, size=(block, block)))
+    return filled_HW[block:-block, block:-block]
 
 
 def _ink(grey_HW: Plane) -> Plane:
     """Separate ink (1) from paper (0), for any brightness of both and under uneven light."""
-    if dark := _is_dark_on_bright(grey_HW):
-        grey_HW = -grey_HW
-    ink_HW = _top_hat(grey_HW)
+    dark = _is_dark_on_bright(grey_HW)
+    ink_HW = _contrast(grey_HW, dark)
     everything_HW = np.full(ink_HW.shape, True)
     if _has_shadow(ink_HW):
-        lit_HW = _top_hat(grey_HW, extended=True)
-        if dark:  # in a shadow, ink differs less from the paper
-            light_HW = lit_HW - grey_HW
-            lit_HW *= np.clip(np.percentile(light_HW, 90) / np.maximum(light_HW, 1), 1, 3)
+        lit_HW = _contrast(grey_HW, dark, extended=True)
         usable_HW = everything_HW
         for _ in range(3):  # behind a dark edge there may be a fainter one
             usable_HW = usable_HW & ~_along_edge(lit_HW, usable_HW)
@@ -128,6 +127,15 @@ def _ink(grey_HW: Plane) -> Plane:
     if full - noise < MIN_CONTRAST:
         raise UserError("No digit stands out from the background.")
     return np.clip((ink_HW - noise) / (full - noise), 0, 1)
+
+
+def _contrast(grey_HW: Plane, dark: bool, extended: bool = False) -> Plane:
+    """Return how much ink differs from the paper. Dark ink differs less in a shadow, which is made up for."""
+    if not dark:
+        return _top_hat(grey_HW, extended)
+    ink_HW = _top_hat(-grey_HW, extended)
+    light_HW = grey_HW + ink_HW
+    return ink_HW * np.clip(np.percentile(light_HW, 90) / np.maximum(light_HW, 1), 1, 3)
 
 
 def _top_hat(grey_HW: Plane, extended: bool = False) -> Plane:

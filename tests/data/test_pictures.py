@@ -135,9 +135,10 @@ def corner_in_shadow(grey_HW: np.ndarray, rng: Rng) -> np.ndarray:
 
 
 def dark_edge(grey_HW: np.ndarray, rng: Rng) -> np.ndarray:
-    """The edge of a scan, on one to four sides."""
+    """The edge of a scan, on one to four sides, with a small digit."""
+    grey_HW = np.pad(grey_HW, 300, constant_values=grey_HW[0, 0])
     sides = rng.integers(1, 15)
-    width = int(rng.uniform(0.004, 0.03) * max(grey_HW.shape))
+    width = int(rng.uniform(0.005, 0.03) * max(grey_HW.shape))
     for side in range(4):
         if sides >> side & 1:
             np.rot90(grey_HW, side)[:width] = rng.uniform(0, 40)
@@ -184,7 +185,7 @@ def framed(grey_HW: np.ndarray, rng: Rng) -> np.ndarray:
 def test_what_surrounds_the_digit_changes_little(digits: np.ndarray, spoil: Callable[..., np.ndarray]) -> None:
     rng = np.random.default_rng(0)
     for number, digit_HW in enumerate(digits):
-        ink = rng.uniform(40, 150)
+        ink = rng.uniform(30, 150)
         clean_HW = 200 - ink * (255 - np.asarray(page(digit_HW), float)) / 255
         turned_HW = np.rot90(clean_HW, turns := int(rng.integers(4)) if spoil in (shadow, corner_in_shadow) else 0)
         spoilt_HW = np.rot90(spoil(turned_HW.copy(), rng), -turns)
