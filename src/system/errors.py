@@ -1,5 +1,6 @@
 """The exception for mistakes that the user can correct."""
 
+import re
 import textwrap
 
 LONGEST = 300  # characters of an exception of other code in a message
@@ -20,6 +21,6 @@ def reason(error: BaseException) -> str:
     """Describe an exception in one line: its type, unless the message is enough, and the message."""
     message = " ".join(str(error).split())
     if len(message) > LONGEST:
-        sentences = message[:LONGEST].rpartition(". ")[0]
-        message = f"{sentences}." if sentences else textwrap.shorten(message, LONGEST, placeholder=" …")
+        sentences = re.match(r".*(?<!e\.g)(?<!i\.e)\.(?= )", message[:LONGEST])
+        message = sentences[0] if sentences else textwrap.shorten(message, LONGEST, placeholder=" …")
     return message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"

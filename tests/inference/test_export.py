@@ -20,7 +20,6 @@ from torchvision.datasets import MNIST
 import src.inference.export as exporting
 from src.cli.main import main
 from src.data import MNISTDataModule
-from src.data.source import read_mnist
 from src.models import LeNet5
 from src.runs.checkpoints import CheckedCheckpointIO, load_checkpoint
 from src.runs.network import TrainedNetwork
@@ -70,22 +69,6 @@ def test_a_network_may_import_what_it_needs(
     assert (tmp_path / "model.onnx").exists()
 
 
-def test_float_images_give_the_same_answers(cli: RunCLI, mnist: Path, checkpoint: Path, tmp_path: Path) -> None:
-    """For runtimes without uint8. The lowest versions of the format are for old ones."""
-    answers = {}
-    images_NHW = read_mnist(mnist, "t10k")[0][:100].numpy()
-    for kind, images in (("raw", images_NHW), ("float", images_NHW[:, None].astype(np.float32))):
-        outcome = cli("export", f"--ckpt_path={checkpoint}", f"--input={kind}", f"--output={tmp_path / kind}")
-        assert outcome.code == 0, outcome.err
-        assert f"np.zeros((5, {', '.join(map(str, images.shape[1:]))}), np.{images.dtype})" in outcome.out
-        session = onnxruntime.InferenceSession(tmp_path / kind / "model.onnx")
-        assert session.get_inputs()[0].shape == ["N", *images.shape[1:]]
-        (answers[kind],) = session.run(None, {"images": images})
-        model = onnx.load(tmp_path / kind / "model.onnx")
-        assert (model.ir_version, model.opset_import[0].version) == (8, 18)
-    np.testing.assert_allclose(answers["raw"], answers["float"], atol=1e-6)
-
-
 @pytest.mark.parametrize("size", [1, 7, 500])
 def test_both_files_give_the_answers_of_the_network_for_raw_images(
     mnist: Path, lenet5_run: Path, checkpoint: Path, printed_text: str, size: int
@@ -100,6 +83,85 @@ def test_both_files_give_the_answers_of_the_network_for_raw_images(
     (onnx_NK,) = session.run(None, {"images": images_NHW.numpy()})
     np.testing.assert_allclose(program_NK, expected_NK, atol=1e-5)
     np.testing.assert_allclose(onnx_NK, expected_NK, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def float_files(normalised: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export with `--input float` of a network with normalisation."""
+    folder = tmp_path_factory.mktemp("float")
+    exporting.export(normalised, folder, input="float")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def normalised(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose data module scales and normalises, both in place where images are float32."""
+    content = load_checkpoint(checkpoint)
+    content["datamodule_hyper_parameters"]["normalize"] = True
+    path = tmp_path_factory.mktemp("normalised") / "it.ckpt"
+    CheckedCheckpointIO().save_checkpoint(content, path)
+    return path
+
+
+def expected_answers(path: Path, images_NHW: Tensor) -> Tensor:
+    network = LeNet5().eval()
+    network.load_state_dict(load_checkpoint(path)["state_dict"])
+    with torch.inference_mode():
+        return network((images_NHW.unsqueeze(1) / 255 - 0.1307) / 0.3081).softmax(dim=1)
+
+
+@pytest.mark.parametrize("size", [1, 100])
+def test_with_input_float_the_files_take_float32_and_give_the_same_answers(
+    mnist: Path, normalised: Path, float_files: Path, size: int
+) -> None:
+    images_NHW = MNIST(mnist, train=True).data[:size]
+    images_NCHW = images_NHW.unsqueeze(1).float()
+    session = onnxruntime.InferenceSession(float_files / "model.onnx")
+    (given,) = session.get_inputs()
+    assert (given.name, given.type, given.shape) == ("images", "tensor(float)", ["N", 1, 28, 28])
+    assert session.get_modelmeta().custom_metadata_map["input"].startswith("images: float32 (N, C, H, W), 0 to 255;")
+    expected_NK = expected_answers(normalised, images_NHW)
+    (onnx_NK,) = session.run(None, {"images": images_NCHW.numpy()})
+    np.testing.assert_allclose(onnx_NK, expected_NK, atol=1e-5)
+    before_NCHW = images_NCHW.clone()
+    program_NK = torch.export.load(float_files / "model.pt2").module()(images_NCHW)
+    np.testing.assert_allclose(program_NK.detach(), expected_NK, atol=1e-5)
+    assert torch.equal(images_NCHW, before_NCHW)  # the program leaves the images of its caller alone
+
+
+def test_the_graph_has_the_lowest_versions(lenet5_run: Path, printed_text: str, float_files: Path) -> None:
+    for folder in (lenet5_run, float_files):
+        graph = onnx.load(folder / "model.onnx")
+        onnx.checker.check_model(graph, full_check=True)
+        assert (graph.ir_version, [used.version for used in graph.opset_import]) == (8, [18])
+
+
+OTHER_RUNTIMES = """
+import sys, cv2, numpy as np, onnxruntime
+images_NCHW = np.load("images.npy")
+(onnx_NK,) = onnxruntime.InferenceSession(sys.argv[1]).run(None, {"images": images_NCHW})
+network = cv2.dnn.readNetFromONNX(sys.argv[1])
+network.setInput(images_NCHW)
+np.savez("answers.npz", onnxruntime=onnx_NK, opencv=network.forward())
+"""
+
+
+@pytest.mark.slow
+def test_old_runtimes_read_the_file(mnist: Path, normalised: Path, float_files: Path, tmp_path: Path) -> None:
+    """In an environment of their own: they need an old NumPy."""
+    python = tmp_path / "environment" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "environment"], check=True)
+    packages = ["onnxruntime==1.15.*", "opencv-python-headless==4.8.*", "numpy<2"]
+    installed = subprocess.run([python, "-m", "pip", "install", *packages], capture_output=True, text=True)
+    if installed.returncode:
+        pytest.skip(f"pip can't install {' '.join(packages)}: {installed.stderr.strip().splitlines()[-1]}")
+    images_NHW = MNIST(mnist, train=False).data[:100]
+    np.save(tmp_path / "images.npy", images_NHW.unsqueeze(1).float())
+    subprocess.run([python, "-c", OTHER_RUNTIMES, float_files / "model.onnx"], cwd=tmp_path, check=True, timeout=120)
+    expected_NK = expected_answers(normalised, images_NHW)
+    with np.load(tmp_path / "answers.npz") as answers:
+        for name in ("onnxruntime", "opencv"):
+            np.testing.assert_allclose(answers[name], expected_NK, atol=1e-5, err_msg=name)
 
 
 def test_the_printed_program_runs(checkpoint: Path, printed_text: str) -> None:
@@ -181,7 +243,7 @@ class DataDependent(Tiny):
         ("--ckpt_path {tmp}/none.ckpt", "There is no checkpoint"),
         ("--ckpt_path {tmp}/text.ckpt", "empty or damaged"),
         ("--ckpt_path {tmp}/other.ckpt", "does not name its network"),
-        ("--ckpt_path {tmp}/data_dependent.ckpt", r"DataDependent can't be exported: \w+: "),
+        ("--ckpt_path {tmp}/DataDependent.ckpt", r"DataDependent can't be exported: \w+: .*\.$"),
         ("--ckpt_path {checkpoint} --model CNN", "contains LeNet5, not CNN"),
         ("--ckpt_path {checkpoint} --model Missing", "Missing is not a network: name a LightningModule"),
         ("--ckpt_path {checkpoint} --model src.models.CNN", "contains LeNet5, not CNN"),
@@ -196,7 +258,8 @@ def test_a_mistake_ends_in_a_plain_message(
 ) -> None:
     (tmp_path / "text.ckpt").write_text("text")
     CheckedCheckpointIO().save_checkpoint({"state_dict": {}}, tmp_path / "other.ckpt")
-    hyper_parameters = {"_class_path": f"{__name__}.DataDependent"}
-    content = {"state_dict": DataDependent().state_dict(), "hyper_parameters": hyper_parameters}
-    CheckedCheckpointIO().save_checkpoint(content, tmp_path / "data_dependent.ckpt")
+    for network in (DataDependent(),):
+        name = type(network).__name__
+        content = {"state_dict": network.state_dict(), "hyper_parameters": {"_class_path": f"{__name__}.{name}"}}
+        CheckedCheckpointIO().save_checkpoint(content, tmp_path / f"{name}.ckpt")
     assert re.search(message, refused("export", *args.format(tmp=tmp_path, checkpoint=checkpoint).split()))
