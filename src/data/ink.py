@@ -14,8 +14,11 @@ MIN_PIECE = 0.03  # smallest part of a digit, as a fraction of the ink of its la
 OUTLINE = 0.2  # fraction of full ink at the outline of the digit
 MARGIN_NOISE = 16  # grey values by which a uniform margin may vary
 MIN_RECTANGLE = 0.92  # fraction of a rectangle that a picture within a picture fills; an ellipse fills 0.79
+INK_BESIDE = 0.23  # share of ink close to a picture within a picture; ticks and labels of plots: 0.18, digits: 0.28
 ALONG_EDGE = 0.4  # fraction of the outline of a shadow that lies on the edge of the picture
-MIN_FRAMED = 1 / 3  # longer side of what is inside of a frame, as a fraction of the frame; the dot in a 0 is smaller
+MIN_FRAMED = (
+    1 / 3
+)  # height or width of what is inside of a frame, as a fraction of the frame; the dot in a 0 is smaller
 SIMILAR = 0.6  # height of another digit beside a digit, as a fraction of its height
 
 Plane = NDArray[np.float64]
@@ -91,9 +94,10 @@ def _rectangle(different_HW: Plane) -> Mask:
     block = max(3, size // 12)
     padded_HW = np.pad(found_HW.astype(np.uint8), block, mode="edge")
     core_HW = ndimage.grey_opening(padded_HW, size=(block, block))[block:-block, block:-block] > 0  # without text
-    around_HW = ndimage.binary_dilation(core_HW, SQUARE, iterations=2 + size // 50)
-    if (found_HW & ~around_HW).sum() > core_HW.sum() / 1000:
-        return nothing_HW  # ink reaches out of it: this is the edge of a shadow
+    near_HW, around_HW = (ndimage.binary_dilation(core_HW, SQUARE, iterations=2 + size // part) for part in (200, 50))
+    beside = different_HW[around_HW & ~near_HW] > MARGIN_NOISE
+    if beside.sum() > INK_BESIDE * beside.size or (found_HW & ~around_HW).sum() > core_HW.sum() / 1000:
+        return nothing_HW  # ink reaches into the margin: this is the edge of a shadow
     points_N2 = np.argwhere(core_HW)[:: 1 + size // 32]
     angles = np.radians(np.arange(-15, 16))
     sides = [np.ptp(points_N2 @ [[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]], axis=0) + 1 for a in angles]
@@ -102,10 +106,12 @@ def _rectangle(different_HW: Plane) -> Mask:
 
 def _largest_piece(mask_HW: Mask) -> Mask:
     """Return the largest connected piece, with its holes and narrow notches filled: ink that touches its edge."""
-    labels_HW, _ = ndimage.label(mask_HW)
-    largest = np.bincount(labels_HW.ravel(), minlength=2)[1:].argmax() + 1
-    block = max(3, max(mask_HW.shape) // 12)
-    padded_HW = np.pad((labels_HW == largest).astype(np.uint8), block, mode="edge")
+    labels_HW, count = ndimage.label(mask_HW)
+    if not count:
+        return mask_HW
+    piece_HW = labels_HW == np.bincount(labels_HW.ravel())[1:].argmax() + 1
+    block = max(3, np.ptp(np.argwhere(piece_HW), axis=0).max() // 12)
+    padded_HW = np.pad(piece_HW.astype(np.uint8), block, mode="edge")
     filled_HW = ndimage.binary_fill_holes(ndimage.grey_closing(padded_HW, size=(block, block)))
     return filled_HW[block:-block, block:-block]
 
@@ -238,7 +244,7 @@ def _crop(ink_HW: Plane) -> tuple[Plane, int]:
     inside_P = (start_P2 > 0).all(axis=1) & (stop_P2 < ink_HW.shape).all(axis=1)
     if mass_P[inside_P].max(initial=0) < mass_P.max() / 10:
         inside_P = np.full(len(boxes), True)  # the digit itself touches the edge
-    inside_P &= _in_frames(labels_HW, boxes, (stop_P2 - start_P2).max(axis=1))
+    inside_P &= _in_frames(labels_HW, boxes, stop_P2 - start_P2)
     main = np.where(inside_P, mass_P, 0).argmax()
     reach = (stop_P2 - start_P2)[main].max() / 4
     large_P = inside_P & (mass_P >= MIN_PIECE * mass_P[main])
@@ -254,19 +260,19 @@ def _crop(ink_HW: Plane) -> tuple[Plane, int]:
     return ink_HW[top:bottom, left:right], _side_by_side(start_P2, stop_P2, inside_P, int(main))
 
 
-def _in_frames(labels_HW: NDArray[np.int32], boxes: list[tuple[slice, slice]], size_P: NDArray[np.int64]) -> Mask:
+def _in_frames(labels_HW: NDArray[np.int32], boxes: list[tuple[slice, slice]], size_P2: NDArray[np.int64]) -> Mask:
     """Return for each piece whether it is inside of all frames, such as form fields and circles.
 
     A frame is hollow and encloses something large.
     """
     inside_P = np.full(len(boxes), True)
-    for piece in np.argsort(-size_P)[:5]:
-        gap = 1 + size_P[piece] // 24  # a box drawn by hand is not always closed
+    for piece in np.argsort(-size_P2.max(axis=1))[:5]:
+        gap = 1 + size_P2[piece].max() // 24  # a box drawn by hand is not always closed
         box_HW = np.pad(labels_HW[boxes[piece]], gap)
         frame_HW = ndimage.binary_dilation(box_HW == piece + 1, SQUARE, iterations=int(gap))
         hole_HW = ndimage.binary_fill_holes(frame_HW) & ~frame_HW
         enclosed = np.setdiff1d(box_HW[hole_HW], (0, piece + 1)) - 1
-        if size_P[enclosed].max(initial=0) > MIN_FRAMED * size_P[piece]:
+        if (size_P2[enclosed] > MIN_FRAMED * size_P2[piece]).any():
             inside_P &= np.isin(np.arange(len(boxes)), enclosed)
     return inside_P
 

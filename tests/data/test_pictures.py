@@ -183,16 +183,14 @@ def framed(grey_HW: np.ndarray, rng: Rng) -> np.ndarray:
     "spoil", [shadow, corner_in_shadow, dark_edge, black_border, letterbox, photo_on_a_table, framed]
 )
 def test_what_surrounds_the_digit_changes_little(digits: np.ndarray, spoil: Callable[..., np.ndarray]) -> None:
-    rng, unlike = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
     for number, digit_HW in enumerate(digits):
         ink = rng.uniform(30, 150)
         clean_HW = 200 - ink * (255 - np.asarray(page(digit_HW), float)) / 255
         turned_HW = np.rot90(clean_HW, turns := int(rng.integers(4)) if spoil in (shadow, corner_in_shadow) else 0)
         spoilt_HW = np.rot90(spoil(turned_HW.copy(), rng), -turns)
         seen_HW, expected_HW = (to_mnist(grey_HW).numpy().astype(float) for grey_HW in (spoilt_HW, clean_HW))
-        if likeness(seen_HW, expected_HW) <= 0.8:  # the photo on the table is turned
-            unlike.append(number)
-    assert len(unlike) <= (spoil is shadow), unlike  # a wide shadow may be taken for ink
+        assert likeness(seen_HW, expected_HW) > 0.8, number  # the photo on the table is turned
 
 
 @pytest.mark.parametrize("dark", [True, False])
@@ -200,7 +198,7 @@ def test_a_zero_with_a_dot_is_no_frame(dark: bool) -> None:
     rng = np.random.default_rng(0)
     for _ in range(5):
         picture = Image.new("L", (300, 400), 255)
-        draw, size = ImageDraw.Draw(picture), rng.uniform(6, 30)
+        draw, size = ImageDraw.Draw(picture), rng.uniform(6, 25)
         draw.ellipse((70, 50, 230, 350), outline=0, width=int(rng.integers(12, 30)))
         draw.ellipse((150 - size, 200 - size, 150 + size, 200 + size), fill=0)
         grey_HW = np.asarray(picture if dark else ImageOps.invert(picture), float)
