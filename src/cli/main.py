@@ -44,6 +44,7 @@ from src.inference.predictions import predict
 from src.runs.checkpoints import MNIST, Checkpoint
 from src.runs.folder import Run
 from src.runs.network import follow_data_set, import_class, load_weights
+from src.runs.trust import parser_defaults
 from src.system.errors import UserError, user_error_in
 from src.system.machine import speed_up_cpu
 from src.system.signals import Interrupted, signals_raise_interrupted
@@ -78,8 +79,7 @@ class CLI(LightningCLI):
                 self.add_default_arguments_to_parser(parser)
                 self.add_core_arguments_to_parser(parser)
                 add_training_options(parser)
-                # The curves of a trial will do.
-                parser.set_defaults({f"tensorboard.{part}": False for part in vars(TensorBoard())})
+                parser.set_defaults({f"tensorboard.{part}": False for part in vars(TensorBoard())})  # but the curves
             add_options(parser, command)
             self.parser.add_command(name, parser)
         add_training_options(self.parser.commands["fit"])
@@ -98,7 +98,6 @@ class CLI(LightningCLI):
         parser.set_defaults({"data": {"class_path": MNIST}})
         parser.add_optimizer_args((Optimizer,))
         parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
-        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line once, on top of the settings of the run or the checkpoint that it names."""
@@ -119,7 +118,7 @@ class CLI(LightningCLI):
             self.checkpoint = Checkpoint.read(named.ckpt_path)
             saved = saved_settings(self.checkpoint, model, data, config=bool(named.config))
             try:
-                self.parser.commands[command].set_defaults(saved)
+                self.parser.commands[command].set_defaults(parser_defaults(saved))
             except KeyError as error:
                 raise UserError(f"{named.ckpt_path} is from another version of this package: {error}") from None
         with Parser.reading(named.ckpt_path if saved else ""):
@@ -138,8 +137,6 @@ class CLI(LightningCLI):
         """Choose the run to resume, read the checkpoint, and compare the settings with those of both."""
         if isinstance(settings.seed_everything, bool):  # for Lightning, any seed
             settings.seed_everything = seed_everything(workers=True, verbose=False)
-            if "seed" in settings.data.init_args:
-                settings.data.init_args.seed = settings.seed_everything
         if not 0 <= settings.seed_everything < 2**32:
             raise UserError(f"--seed_everything is {settings.seed_everything}; it must be 0 … {2**32 - 1}.")
         is_fit = self.config.subcommand == "fit"

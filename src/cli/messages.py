@@ -16,10 +16,14 @@ from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import Namespace
+from lightning import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
 from src.cli.overview import PROGRAM
+from src.runs.network import import_class
+from src.runs.trust import imported_class
+from src.system.errors import UserError
 from src.system.signals import Interrupted
 
 NAME_A_CHECKPOINT = "Name a checkpoint: --ckpt_path lightning_logs/lenet5/version_0/checkpoints/last.ckpt"
@@ -98,12 +102,14 @@ class Parser(LightningArgumentParser):
         Parser.args = args if self.prog.startswith(PROGRAM) else Parser.args
         if (named := named_class("data", args or [])) is None:
             return super().parse_args(args, namespace, *more, **kwargs)
+        with suppress(UserError):  # a wrong name, which is reported below
+            named = import_class(named, LightningDataModule)
         skips_data, defaults = Parser.skips_data, []
         for parser in (self, *self.commands.values()):
             data = parser.get_defaults().get("data")
-            if data is not None and data.class_path != named:
+            if data is not None and imported_class(data.class_path, object) is not imported_class(named, object):
                 defaults.append((parser, data.as_dict()))
-                with suppress(Exception):  # a wrong name, which is reported below
+                with suppress(Exception):  # also reported below
                     parser.set_defaults({"data": {"class_path": named}})
         Parser.skips_data |= bool(defaults)
         try:

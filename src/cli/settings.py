@@ -16,7 +16,7 @@ from src.runs.checkpoints import MNIST, Checkpoint
 from src.runs.folder import Run, find_runs, runs_folder, short_name
 from src.runs.network import trusted_data, trusted_network
 from src.runs.recipe import Role, differences, has_recipe, place, recipe, recipe_of, settings_with
-from src.runs.trust import foreign_argument, refuse_foreign_config
+from src.runs.trust import refuse_foreign_config
 from src.system.errors import UserError
 from src.system.files import local_path
 from src.training.callbacks import describe_result
@@ -82,24 +82,22 @@ def saved_settings(checkpoint: Checkpoint, model: str | None, data: str | None, 
         UserError: The checkpoint contains another class than the named one, or names one that is not imported: a
             checkpoint must never cause an import.
     """
-    class_path, network = trusted_network(checkpoint, model, config)
-    # What the checkpoint must not import is left to the config.
-    of_network = {} if foreign_argument(network, checkpoint.arguments) else checkpoint.arguments
-    data_class_path, _ = trusted_data(checkpoint, data)
+    class_path, _ = trusted_network(checkpoint, model, config)
+    data_class_path, _ = trusted_data(checkpoint, data, config)
     arguments = checkpoint.data_arguments
     if data_class_path == MNIST:
         arguments = dict(MNISTDataModule().hparams) | arguments  # an older checkpoint lacks newer settings
     saved = {
-        "model": {"class_path": class_path, "init_args": of_network},
+        "model": {"class_path": class_path, "init_args": checkpoint.arguments},
         "data": {"class_path": data_class_path, "init_args": arguments},
     }
-    return saved | ({"seed_everything": arguments["seed"]} if data_class_path == MNIST else {})
+    return saved if checkpoint.seed is None else saved | {"seed_everything": checkpoint.seed}
 
 
 def refuse_contradictions(settings: Namespace, parser: LightningArgumentParser, saved: dict[str, Any]) -> None:
     """Raise a `UserError` if a setting of the user differs from that of the checkpoint. See `saved_settings`."""
     # Classes as their names, tuples as lists.
-    plain = yaml.safe_load(parser.dump(settings, skip_unset=False, skip_link_targets=False))
+    plain = yaml.safe_load(parser.dump(settings, skip_unset=False))
     for section in ("model", "data"):
         class_path, of_checkpoint = plain[section]["class_path"], saved[section]["class_path"]
         if class_path != of_checkpoint:
@@ -110,11 +108,11 @@ def refuse_contradictions(settings: Namespace, parser: LightningArgumentParser, 
                 made_with = list(value) if isinstance(value, tuple) else value  # a checkpoint may contain either
                 role = f"{section}.{name}" if section == "data" else f"{section}.init_args.{name}"
                 if of_user.get(name) != made_with and role not in settings_with(Role.EVALUATION):
-                    setting = "seed_everything" if name == "seed" else f"{section}.{name}"
-                    raise UserError(
-                        f"--{setting} {of_user.get(name)} contradicts {settings.ckpt_path}, which was made with "
-                        f"{value}."
-                    )
+                    contradiction = f"--{section}.{name} {of_user.get(name)} contradicts {settings.ckpt_path}"
+                    raise UserError(f"{contradiction}, which was made with {value}.")
+    seed, of_user = saved.get("seed_everything"), plain["seed_everything"]
+    if plain["data"]["class_path"] == MNIST and seed not in (None, of_user):
+        raise UserError(f"--seed_everything {of_user} contradicts {settings.ckpt_path}, which was made with {seed}.")
 
 
 # --- A run to resume -------------------------------------------------------------------------------------------------

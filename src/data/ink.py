@@ -16,9 +16,7 @@ MARGIN_NOISE = 16  # grey values by which a uniform margin may vary
 MIN_RECTANGLE = 0.92  # fraction of a rectangle that a picture within a picture fills; an ellipse fills 0.79
 INK_BESIDE = 0.23  # share of ink close to a picture within a picture; ticks and labels of plots: 0.18, digits: 0.28
 ALONG_EDGE = 0.4  # fraction of the outline of a shadow that lies on the edge of the picture
-MIN_FRAMED = (
-    1 / 3
-)  # height or width of what is inside of a frame, as a fraction of the frame; the dot in a 0 is smaller
+MIN_FRAMED = 1 / 3  # height or width of what a frame encloses, as a fraction of the frame; the dot in a 0 is smaller
 SIMILAR = 0.6  # height of another digit beside a digit, as a fraction of its height
 
 Plane = NDArray[np.float64]

@@ -36,7 +36,8 @@ class MNISTDataModule(ImageDataModule):
         max_shear: Shear each training image horizontally by a random angle up to this one, in degrees.
         elastic: Move the pixels of each training image by smooth random displacements with this standard deviation,
             in pixels (see `src.data.distortion`).
-        seed: Seed of the order of the training images and of the choice of the held-out images.
+        seed: Seed of the order of the training images and of the choice of the held-out images. By default that of the
+            training, ``--seed_everything``, and 0 without the command line.
         classes: Names of the classes of another data set, in the order of their labels. Its four files belong in
             `data_dir` itself, and nothing is downloaded. By default, those of `dataset`.
         dataset: MNIST or one of its relatives, in the folder of `data_dir` that torchvision uses.
@@ -59,7 +60,7 @@ class MNISTDataModule(ImageDataModule):
         max_scaling: float | None = None,
         max_shear: float | None = None,
         elastic: float | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         classes: Sequence[str | int | float | bool] | None = None,
         dataset: Dataset = "mnist",
     ) -> None:

@@ -1,10 +1,11 @@
 """Pictures of your own: photos, scans and drawings of one digit, converted to images like those of MNIST."""
 
-import contextlib
 import glob
 import importlib
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,21 +19,25 @@ from tqdm import tqdm
 from src.data.ink import WORKING_SIZE, Plane, find_digit, to_grey
 from src.system.errors import UserError
 
-FORMATS = {name: name for name in ("PNG", "JPEG", "BMP", "TIFF", "GIF", "PPM")} | {
-    "WEBP": "WebP"
-}  # as Pillow, as shown
-for name, shown, codec in (("AVIF", "AVIF", "avif"), ("JPEG2000", "JPEG 2000", "jpg_2000")):
-    if features.check(codec):  # depends on how Pillow was built
-        FORMATS[name] = shown
-with contextlib.suppress(ImportError):  # the optional dependency "heic"
-    importlib.import_module("pillow_heif").register_heif_opener()
-    FORMATS["HEIF"] = "HEIC"
 MAX_PIXELS = 2**26  # in memory these are 270 MB, or 900 MB with the copies for transparency
 
 SIZE, DIGIT_SIZE = 28, 20  # pixels: side of an MNIST image, and longer side of the digit in it
 MIN_STROKE = 0.1  # fraction of the longer side of the digit; 95 % of the MNIST training images have wider strokes
 
 Image.MAX_IMAGE_PIXELS = None  # `_read` checks MAX_PIXELS instead, after a large JPEG has been reduced
+
+
+@cache
+def formats() -> dict[str, str]:
+    """The formats that can be read: their names in Pillow, and as they are shown."""
+    known = {name: name for name in ("PNG", "JPEG", "BMP", "TIFF", "GIF", "PPM")} | {"WEBP": "WebP"}
+    for name, shown, codec in (("AVIF", "AVIF", "avif"), ("JPEG2000", "JPEG 2000", "jpg_2000")):
+        if features.check(codec):  # depends on how Pillow was built
+            known[name] = shown
+    with suppress(ImportError):  # the optional dependency "heic"
+        importlib.import_module("pillow_heif").register_heif_opener()
+        known["HEIF"] = "HEIC"
+    return known
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ def _read(source: Path | BinaryIO) -> Plane:
     if isinstance(source, Path) and source.exists() and not source.is_file():
         raise UserError("This is not a file.")
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(source, formats=[*FORMATS]) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(source, formats=[*formats()]) as image:
             width, height = image.size
             if not image.info.get("progressive"):  # a progressive JPEG is always decoded at full size
                 scale = WORKING_SIZE / max(width, height)
@@ -139,8 +144,8 @@ def _read(source: Path | BinaryIO) -> Plane:
             ImageOps.exif_transpose(image, in_place=True)
             return _values(image)
     except UnidentifiedImageError:
-        known = f"This is not a picture in {', '.join(FORMATS.values())} format."
-        heic = "" if "HEIF" in FORMATS else " HEIC needs: pip install -e '.[heic]'"
+        known = f"This is not a picture in {', '.join(formats().values())} format."
+        heic = "" if "HEIF" in formats() else " HEIC needs: pip install -e '.[heic]'"
         raise UserError(f"{known} If it is a picture, save it as JPEG.{heic}") from None
     except UserError:
         raise

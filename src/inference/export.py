@@ -12,6 +12,7 @@ import torch
 from lightning import LightningDataModule
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.onnx import OnnxExporterError
 from tqdm import tqdm
 
 from src.data import ImageDataModule, names_of_classes, with_channels
@@ -117,6 +118,8 @@ def write_files(trained: TrainedNetwork, folder: Path, kind: str = "raw") -> Non
     except UserError:
         raise
     except Exception as error:  # exporting a user's network can raise any exception
+        while isinstance(error, OnnxExporterError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # torch's own text is about its steps
         raise UserError(f"{name} can't be exported: {reason(error)}") from None
     folder.mkdir(parents=True, exist_ok=True)
     for file_name, content in files.items():

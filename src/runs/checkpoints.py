@@ -60,7 +60,16 @@ class Checkpoint:
     def data_arguments(self) -> dict[str, Any]:
         """The arguments of the data module."""
         class_path, arguments = data_settings(self._settings)
-        return self._arguments("datamodule_hyper_parameters") if class_path == MNIST else arguments
+        if class_path != MNIST:
+            return arguments
+        arguments = self._arguments("datamodule_hyper_parameters")
+        is_older = "seed_everything" not in self._settings and CLASS_PATH in self.content.get("hyper_parameters", {})
+        return arguments | ({"seed": None} if is_older else {})  # it was that of the training
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the training; in an old checkpoint, that of its data module is the same."""
+        return self._settings.get("seed_everything", self._arguments("datamodule_hyper_parameters").get("seed"))
 
     @property
     def first_step(self) -> int:

@@ -17,6 +17,10 @@ from src.runs.trust import foreign_argument, imported_class
 from src.system.errors import UserError, reason
 
 BATCH = 128  # images at once; in larger batches, CNN takes nearly twice the time on the CPU
+NOT_IMPORTED = (
+    "which is not an imported torch module. If you trust it, import it in the module of your class, or name the config "
+    "of the run, which may import it: --config config.yaml"
+)
 OPTIONS = {LightningModule: "model", LightningDataModule: "data"}
 
 
@@ -36,9 +40,11 @@ class TrainedNetwork:
         saved = Checkpoint.read(path)
         self.network = load_network(saved, named)
         class_path, data = trusted_data(saved, named_data)
-        self.datamodule: Any = _build(path, class_path, data, saved.data_arguments)
+        self.datamodule: Any = _rebuild(path, class_path, data, saved.data_arguments)
         if state := saved.content.get(data.__qualname__):  # such as the normalisation
             self.datamodule.load_state_dict(state)
+        if isinstance(self.datamodule, ImageDataModule) and self.datamodule.seed is None:
+            self.datamodule.seed = saved.seed  # it chose the held-out images
 
     def read(self, images: Tensor) -> Tensor:
         """Classify one batch of images.
@@ -63,7 +69,7 @@ class TrainedNetwork:
 def load_network(saved: Checkpoint, named: str | None = None) -> LightningModule:
     """The network of a checkpoint, on the CPU, in evaluation mode. For arguments and errors see `TrainedNetwork`."""
     class_path, network_class = trusted_network(saved, named)
-    network: LightningModule = _build(saved.path, class_path, network_class, saved.arguments)
+    network: LightningModule = _rebuild(saved.path, class_path, network_class, saved.arguments)
     load_weights(network, saved)
     network.eval()
     if isinstance(network, Classifier) and network.channels_last:
@@ -71,10 +77,15 @@ def load_network(saved: Checkpoint, named: str | None = None) -> LightningModule
     return network
 
 
-def _build(path: Path, class_path: str, kind: type, arguments: dict[str, Any]) -> Any:
+def _parser_of(kind: type) -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, "built", fail_untyped=False)
+    return parser
+
+
+def _rebuild(path: Path, class_path: str, kind: type, arguments: dict[str, Any]) -> Any:
     try:
-        parser.add_class_arguments(kind, "built", fail_untyped=False)
+        parser = _parser_of(kind)
         return parser.instantiate(parser.parse_object({"built": arguments})).built
     except Exception as error:  # the class may have changed, or raise anything
         raise UserError(f"{path} does not fit the current {class_path}: {reason(error)}") from None
@@ -104,19 +115,16 @@ def trusted_network(saved: Checkpoint, named: str | None, config: bool = False) 
         raise UserError(f"{saved.path} does not name its network. A command with one checkpoint takes it with --model.")
     network = _trusted(saved.path, class_path, named, LightningModule)
     if not config and (argument := foreign_argument(network, saved.arguments)):
-        raise UserError(
-            f"{saved.path} was made with {argument}, which is not an imported torch module. If you trust it, import it "
-            "in the module of your network, or name the config of the run, which may import it: --config config.yaml"
-        )
+        raise UserError(f"{saved.path} was made with {argument}, {NOT_IMPORTED}")
     return class_path, network
 
 
-def trusted_data(saved: Checkpoint, named: str | None) -> tuple[str, type[LightningDataModule]]:
+def trusted_data(saved: Checkpoint, named: str | None, config: bool = False) -> tuple[str, type[LightningDataModule]]:
     """The class of a saved data module and its name, as `trusted_network`."""
     class_path = saved.data_class_path or named or MNIST
     data = _trusted(saved.path, class_path, named, LightningDataModule)
-    if argument := foreign_argument(data, saved.data_arguments):
-        raise UserError(f"{saved.path} was made with data from {argument}, which is not imported.")
+    if not config and (argument := foreign_argument(data, saved.data_arguments)):
+        raise UserError(f"The data of {saved.path} were made with {argument}, {NOT_IMPORTED}")
     return class_path, data
 
 
@@ -131,11 +139,17 @@ def _trusted(path: Path, class_path: str, named: str | None, base: type[Any]) ->
 
 
 def follow_data_set(settings: Namespace) -> None:
-    """Set the `num_classes` of a network that has such an argument, if the data set says how many there are."""
+    """Set the `num_classes` of a network that has such an argument, if the data set says how many there are.
+
+    A number that differs from the default of the network is the user's; a wrong one is refused before the first step.
+    """
     data = imported_class(settings.data.class_path, ImageDataModule)
-    arguments = settings.model.get("init_args") or {}
-    if data is not None and "num_classes" in arguments and (classes := data(**vars(settings.data.init_args)).classes):
-        arguments["num_classes"] = len(classes)
+    network, arguments = imported_class(settings.model.class_path), settings.model.get("init_args") or {}
+    if data is None or network is None or "num_classes" not in arguments:
+        return
+    if arguments["num_classes"] == _parser_of(network).get_defaults().built["num_classes"]:
+        built = _parser_of(data).instantiate(Namespace(built=settings.data.init_args)).built
+        arguments["num_classes"] = len(built.classes) or arguments["num_classes"]
 
 
 def import_class(class_path: str, base: type[Any] = LightningModule) -> str:

@@ -4,6 +4,7 @@ The parser imports what a text names, wherever a setting takes a class or a func
 goes to the parser only if it has no text with which the parser could do that, beside those that are trusted here.
 """
 
+import inspect
 import re
 import shlex
 import sys
@@ -41,6 +42,7 @@ TRUSTED |= {"src.models.LeNet5", "src.models.CNN", "src.tensorboard.logger.RunLo
 # Settings of the Trainer, and of the classes above, that are paths.
 PATHS = {"default_root_dir", "dirpath", "filename", "save_dir"}
 PLAIN_TEXT = re.compile(r"[\w%+:,-]*|[\d.e+-]+")  # no name with a dot, no path, no JSON
+PATH_TEXT = re.compile(r"[\w./~@%+ -]*")  # no dictionary in YAML or JSON
 
 
 def refuse_foreign_config(run: Run, args: Collection[str]) -> None:
@@ -73,17 +75,37 @@ def _with_config(run: Run) -> str:
     return shlex.join(["python", "-m", "src", "fit", "--config", str(run.config_file), "--resume", str(run.folder)])
 
 
+def parser_defaults(saved: dict[str, Any]) -> dict[str, Any]:
+    """Those settings of a checkpoint that a parser may read. What it would import is left to the config of the user."""
+    defaults = dict(saved)
+    for section in ("model", "data"):
+        kind = imported_class(saved[section]["class_path"], object)
+        if kind is None or foreign_argument(kind, saved[section]["init_args"]):
+            defaults[section] = {"class_path": saved[section]["class_path"]}
+    return defaults
+
+
 def foreign_argument(kind: type, arguments: dict[str, Any]) -> str | None:
     """The first text in the arguments of a class that is neither plain nor an `nn.Module` imported already, or None.
 
-    A text whose parameter is annotated with `str` or `Path` is never imported.
+    A text whose parameter is annotated with `str` or `Path` is never imported. For one without annotation, jsonargparse
+    imports what looks like a dictionary, but no path and no name.
     """
     try:
         hints = get_type_hints(kind.__init__)  # type: ignore[misc]
     except Exception:  # an annotation of the user's that Python cannot resolve
         hints = {}
+    untyped = {  # else jsonargparse takes the type of the default
+        name
+        for name, one in inspect.signature(kind).parameters.items()
+        if one.annotation is one.empty and (one.default in (one.empty, None) or isinstance(one.default, str))
+    }
     return _foreign_text(
-        {name: value for name, value in arguments.items() if not _is_plain(hints.get(name))},
+        {
+            name: value
+            for name, value in arguments.items()
+            if not _is_plain(hints.get(name)) and not (name in untyped and PATH_TEXT.fullmatch(str(value)))
+        },
         lambda text: imported_class(text) is not None,
     )
 

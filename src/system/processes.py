@@ -97,7 +97,7 @@ def gather_shares(shares: list[Tensor], interleaved: bool = False) -> Tensor:
     """
     gathered = gather(shares)
     if not any(gathered):
-        return torch.empty(0, 10)
+        return torch.empty(0, 2)  # two columns, for the answer and the runner-up
     if not interleaved:
         return torch.cat([share for batch in zip(*gathered, strict=True) for share in batch])
     of_ranks = [torch.cat(shares) for shares in gathered if shares]

@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from src.data import ImageDataModule
 from src.models import CNN, Classifier, LeNet5
 from src.system.errors import UserError
+from src.tensorboard.network import evaluating
 
 
 def check_network(network: LightningModule) -> None:
@@ -83,15 +83,9 @@ class CheckedForward(Callback):
 
 
 def _answer(trainer: Trainer, network: LightningModule, x: Any) -> Any:
-    """What `forward` returns for images in evaluation mode. It leaves the modes and the random state alone."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        with isolate_rng(), torch.compiler.set_stance("force_eager"), trainer.precision_plugin.forward_context():
-            return network(x)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    """What `forward` returns for images in evaluation mode, with its gradients."""
+    with evaluating(network), torch.enable_grad(), trainer.precision_plugin.forward_context():
+        return network(x)
 
 
 def _check_logits(network: LightningModule, logits_NK: Any, N: int, K: int | None, labels_N: Tensor) -> None:

@@ -157,7 +157,8 @@ class Stopping(Callback):
         epoch = trainer.current_epoch + (not is_finished)  # counted from 1
         where = f"Stopped in epoch {epoch}, after step {trainer.global_step:,}"
         if not is_saved:
-            where += f". Its loader keeps no position, so the training goes on from the end of epoch {epoch - 1}"
+            start = f"the end of epoch {epoch - 1}" if epoch > 1 else "its start"
+            where += f". Its loader keeps no position, so the training goes on from {start}"
         if (path := last_checkpoint(trainer)) is None:
             raise Interrupted(self.agreed, f"{where}. Nothing was saved.")
         if _has_plateau(trainer):

@@ -65,16 +65,17 @@ def training_trainer(
     user_callbacks = as_list(settings.callbacks)
     refuse_unsupported(settings, user_callbacks, config.ckpt_path)
     is_resumed = run is not None and run.config_file.is_file()
-    plain = yaml.safe_load(parser.dump(config, skip_unset=False, skip_link_targets=False))
+    plain = yaml.safe_load(parser.dump(config, skip_unset=False))
     saved = {name: plain[name] for name in ("model", "data", "optimizer", "lr_scheduler")}
     measuring, board = Measuring(), built.tensorboard
     board.measuring, board.settings = measuring, saved
     board.images = built.data if isinstance(built.data, ImageDataModule) else None
+    of_checkpoint = SavedSettings(saved | {"seed_everything": built.seed_everything})
     # Measuring comes early, so that all others see the values of the epoch.
-    all_callbacks = [CheckedForward(), measuring, *user_callbacks, board, *_progress(settings), SavedSettings(saved)]
+    all_callbacks = [CheckedForward(), measuring, *user_callbacks, board, *_progress(settings), of_checkpoint]
     all_callbacks += [*training_callbacks(built, save_best, checkpoint), *callbacks]
     use_optimizer(built.model, built)
-    add_evaluation_steps(built.model, built.data)
+    _complete(built)
     options: dict[str, Any] = {"max_time": None}  # its Timer is among the callbacks
     if settings.logger is not False and not settings.barebones:
         options["logger"] = _loggers(config, settings, run, is_resumed)
@@ -99,9 +100,16 @@ def evaluation_trainer(command: str, config: Namespace, built: Namespace, checkp
     """The Trainer of ``validate``, ``test`` and ``predict``. For the arguments, see `training_trainer`."""
     settings = built.trainer
     refuse_no_batches(command, settings)
-    add_evaluation_steps(built.model, built.data)
+    _complete(built)
     callbacks = [Measuring(), *as_list(settings.callbacks), *_progress(settings), WriteAnswers(config.ckpt_path)]
     return _trainer(config, settings, checkpoint, logger=False, callbacks=callbacks)
+
+
+def _complete(built: Namespace) -> None:
+    """Give network and data what they leave to the training: steps for an evaluation, and the seed."""
+    add_evaluation_steps(built.model, built.data)
+    if isinstance(built.data, ImageDataModule) and built.data.seed is None:
+        built.data.seed = built.seed_everything
 
 
 def training_callbacks(built: Namespace, save_best: bool, checkpoint: Checkpoint | None) -> list[Callback]:

@@ -85,17 +85,17 @@ def test_a_signal_lets_the_training_save_itself(mnist: Path, tmp_path: Path, num
         fork = Fork(tmp_path, *args, function=command_line_with_forked_trainings)
         fork.wait_until(Run(run).checkpoint.exists)
         fork.send_signal(number)
-        outcome = fork.wait(timeout=30)
+        outcome = fork.wait()
         code, output = outcome.code, outcome.out + outcome.err
     else:
         pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         command = [sys.executable, "-m", "src", *args]
         process = subprocess.Popen(command, cwd=ROOT, text=True, start_new_session=True, **pipes)
-        deadline = time.monotonic() + 60
-        while not Run(run).checkpoint.exists() and time.monotonic() < deadline:
+        while not Run(run).checkpoint.exists():  # a busy machine may take minutes for the imports
+            assert process.poll() is None, process.communicate()[0]
             time.sleep(0.05)
         os.killpg(process.pid, number)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=300)
         code = process.returncode
     assert code == 128 + number, output
     assert f"Go on with: python -m src fit --config {run}/config.yaml --resume {run}\n" in output

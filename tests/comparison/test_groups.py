@@ -127,11 +127,15 @@ def test_runs_of_different_data_sets(tmp_path: Path) -> None:
 
 def test_the_class_of_the_data_tells_data_sets_apart() -> None:
     old = {"data": {"data_dir": "data", "batch_size": 64, "dataset": "mnist"}}  # before data modules had a class
-    new = {"data": {"class_path": MNIST, "init_args": old["data"] | {"seed": 3}}}
+    new = {"data": {"class_path": MNIST, "init_args": old["data"] | {"seed": None}}}
     assert recipe(old) == recipe(new) == {"data.batch_size": 64}
     own = {"data": {"class_path": "my.Data", "init_args": {"data_dir": "cats", "batch_size": 64, "seed": 3}}}
-    expected = {"data.class_path": "my.Data", "data.init_args.data_dir": "cats", "data.init_args.batch_size": 64}
-    assert recipe(own) == expected
+    assert recipe(own) == {
+        "data.class_path": "my.Data",
+        "data.init_args.data_dir": "cats",
+        "data.init_args.batch_size": 64,
+        "data.init_args.seed": 3,
+    }
     with pytest.raises(UserError, match="can't be compared: mnist, and my.Data"):
         common_data_set([recipe(new), recipe(own)])
 
