@@ -1,9 +1,10 @@
 """Compare the speed of `fit` with that of others: `python -m benchmarks [NETWORK …] [--parts loop] [--cores 1 2]`.
 
-Both contenders of a pair are new processes on the same cores, and take turns in blocks of work (see `contenders.py`),
-so that other load on the machine slows both. From pair to pair, the ratio of their times differs by some per cent. So a
-figure is the geometric mean of several pairs, with its 95 % interval (t). Each processor has its own figures in
-docs/benchmarks.json; docs/benchmarks.png and docs/speed.md show all of them. It needs Linux.
+In each round, all contenders are new processes on the same cores, and take turns in blocks of work (see
+`contenders.py`), so that other load on the machine slows all. From round to round, the ratio of two times differs by
+some per cent. So a figure is the geometric mean of several rounds, with its 95 % interval (t). Each processor has its
+own figures in docs/benchmarks.json; docs/benchmarks.png and docs/speed.md show all of them. It needs Linux. With
+`--accelerator gpu`, all use the first GPU, and the share of the time that it computes is measured in one more block.
 """
 
 import argparse
@@ -28,23 +29,37 @@ from tqdm import tqdm
 from src.system.machine import cpu_name
 
 KERAS = Path(".venv-keras", "bin", "python")
-FIT, HAND_WRITTEN, USUAL, KERAS_PROGRAM = "fit", "hand-written loop", "usual pipeline", "published Keras program"
+HAND_WRITTEN, USUAL, KERAS_PROGRAM = "hand-written loop", "usual pipeline", "published Keras program"
+GRAPH, COMPILED = "hand-written loop in a CUDA graph", "hand-written loop, compiled (reduce-overhead)"
 OURS, OF_KERAS = [sys.executable, "-m", "benchmarks.contenders"], [str(KERAS), "benchmarks/keras_program.py"]
-PARTS = {"loop": HAND_WRITTEN, "usual": USUAL, "keras": KERAS_PROGRAM}
+PARTS = {"loop": HAND_WRITTEN, "usual": USUAL, "keras": KERAS_PROGRAM, "graph": GRAPH, "compiled": COMPILED}
+DEFAULTS = {"cpu": ["loop", "usual", "keras"], "gpu": ["loop", "graph", "compiled"]}
+FUNCTIONS = {HAND_WRITTEN: "hand_written", USUAL: "usual", GRAPH: "graph", COMPILED: "compiled"}
+FUNCTIONS |= {KERAS_PROGRAM: KERAS_PROGRAM}
 TITLES = {"lenet5": "LeNet5", "cnn": "CNN"}
 TIMES = {"lenet5": 9, "cnn": 3}  # as many steps in a block: in short ones, what is done once an epoch weighs more
 EPOCH, STEPS = 469, 50  # steps; those of a block with TIMES=1
+MEASURED = {  # the unit in which each is shown, and that of one step or of a block
+    "wall time": ("s an epoch", EPOCH),
+    "training steps": ("ms a step", 1000),
+    "CPU time": ("s an epoch", EPOCH),
+    "peak memory": ("MB", 1e-6),
+    "peak GPU memory": ("MB", 1e-6),
+    "busy": ("%", 100),
+}
 
 
 class Contender:
     """A process on the given cores that does one block when it is its turn. What it prints goes to a log."""
 
-    def __init__(self, command: list[str], log: Path, cores: set[int], times: int, folder: Path) -> None:
+    def __init__(
+        self, command: list[str], log: Path, cores: set[int], times: int, folder: Path, gpu: bool = False
+    ) -> None:
         self.log = log
         reports, its_end = os.pipe()
         # Without environment variables, torch and TensorFlow start as many threads as there are cores for the process.
         env = {name: value for name, value in os.environ.items() if "NUM_THREADS" not in name}
-        env |= {"REPORTS": str(its_end), "TIMES": str(times), "CUDA_VISIBLE_DEVICES": ""}
+        env |= {"REPORTS": str(its_end), "TIMES": str(times)} | ({} if gpu else {"CUDA_VISIBLE_DEVICES": ""})
         with log.open("w") as output:
             streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": output, "stderr": output, "text": True}
             pin = partial(os.sched_setaffinity, 0, cores)  # before any thread is started
@@ -52,9 +67,9 @@ class Contender:
         os.close(its_end)
         self.reports = os.fdopen(reports)
 
-    def block(self) -> dict[str, float]:
-        """Returns: its wall and CPU seconds, and the peak memory until now in bytes."""
-        print(file=self.process.stdin, flush=True)
+    def block(self, order: str = "") -> dict[str, float]:
+        """Returns: its wall and CPU seconds, those of its training steps, and the peak memory until now in bytes."""
+        print(order, file=self.process.stdin, flush=True)
         return self.report()
 
     def report(self) -> dict[str, float]:
@@ -63,43 +78,57 @@ class Contender:
         return json.loads(line)
 
 
-def one_pair(contenders: list[Contender], turns: range) -> list[dict[str, float]]:
-    """Ends the contenders. Returns: for each, the mean of its blocks. The first has odd turns first, the other even."""
+def one_round(contenders: list[Contender], turns: range, busy: bool = False) -> list[dict[str, float]]:
+    """Ends the contenders. Returns: for each, the mean of its blocks. In even turns, the last has its turn first."""
     for contender in contenders:
-        contender.report()  # it is ready
+        contender.report()  # it is ready: all start at once
         contender.block()  # to warm up
     reports: list[list[dict[str, float]]] = [[] for _ in contenders]
     for turn in turns:
-        for place in (0, 1) if turn % 2 else (1, 0):
+        for place in range(len(contenders))[:: 1 if turn % 2 else -1]:
             reports[place].append(contenders[place].block())
-    for contender in contenders:
+    means = [{name: float(np.mean([one[name] for one in of_one])) for name in of_one[0]} for of_one in reports]
+    for contender, mean in zip(contenders, means, strict=True):
+        if busy:  # the profiler slows the process, but not the device
+            mean["busy"] = contender.block("profile")["device time"] / mean["wall time"]
         contender.process.communicate()  # closes its input
-    return [{name: float(np.mean([one[name] for one in of_one])) for name in of_one[0]} for of_one in reports]
+    return means
 
 
-def measure(network: str, other: str, n_cores: int, args: argparse.Namespace, logs: Path) -> dict[str, Any]:
-    fit = [*OURS, "fit", network]
-    commands = {HAND_WRITTEN: [*OURS, "hand_written", network], USUAL: [*OURS, "usual", network]}
-    command = [*OF_KERAS, network, "data"] if other == KERAS_PROGRAM else commands.get(other, fit)
-    folders = [Path.cwd(), Path.cwd() if other in PARTS.values() else args.against]
+def measure(network: str, others: list[str], n_cores: int, args: argparse.Namespace, logs: Path) -> dict[str, Any]:
+    """Returns: the figures of each other contender."""
+    commands = [[*OURS, FUNCTIONS.get(other, "fit"), network] for other in ("fit", *others)]  # fit of another checkout
+    commands = [[*OF_KERAS, network, "data"] if KERAS_PROGRAM in command else command for command in commands]
+    folders = [Path.cwd(), *[args.against or Path.cwd()] * len(others)]
     cores = set(physical_cores()[:n_cores])
-    times, pairs = args.times or TIMES[network], []
-    for pair in tqdm(range(args.pairs), desc=f"{TITLES[network]}, {row(other, n_cores)}", unit=" pairs"):
+    times, rounds = args.times or TIMES[network], []
+    for number in tqdm(range(args.rounds), desc=f"{TITLES[network]}, {row('fit', n_cores)}", unit=" rounds"):
         contenders = [
-            Contender(command, logs / str(place), cores, times, folder)
-            for place, (command, folder) in enumerate(zip((fit, command), folders, strict=True))
+            Contender(command, logs / str(place), cores, times, folder, args.accelerator == "gpu")
+            for place, (command, folder) in enumerate(zip(commands, folders, strict=True))
         ]
-        pairs.append(one_pair(contenders, range(pair, pair + args.blocks)))
-    figure: dict[str, Any] = {"pairs": args.pairs, "blocks of a pair": args.blocks}
-    for name in pairs[0][0]:
-        values_P2 = np.array([[one[name] for one in pair] for pair in pairs])
-        ratios_P = values_P2[:, 0] / values_P2[:, 1]
-        mean = np.log(ratios_P).mean()
-        low, high = np.exp(t.interval(0.95, args.pairs - 1, mean, sem(np.log(ratios_P))))
-        figure[name] = {"ratio": np.exp(mean), "low": low, "high": high, "of pairs": ratios_P.tolist()}
-        if name != "peak memory":
-            figure[name]["seconds of an epoch"] = (values_P2.mean(axis=0) * EPOCH / (STEPS * times)).tolist()
-    return figure
+        rounds.append(one_round(contenders, range(number, number + args.blocks), args.busy))
+    return {
+        row(other, n_cores): figures([(one[0], one[place]) for one in rounds], times)
+        | {"blocks of a round": args.blocks}
+        for place, other in enumerate(others, start=1)
+    }
+
+
+def figures(rounds: list[tuple[dict[str, float], dict[str, float]]], times: int) -> dict[str, Any]:
+    """Ratios of what was measured of both, with 95 % intervals."""
+    found: dict[str, Any] = {"rounds": len(rounds)}
+    for name, (unit, per_block) in MEASURED.items():
+        if name not in rounds[0][0] or name not in rounds[0][1]:
+            continue
+        scale = per_block * (1 if unit in ("MB", "%") else 1 / (STEPS * times))
+        values_R2 = np.array([[one[name] for one in both] for both in rounds])
+        ratios_R = values_R2[:, 0] / values_R2[:, 1]
+        mean = np.log(ratios_R).mean()
+        low, high = np.exp(t.interval(0.95, len(rounds) - 1, mean, sem(np.log(ratios_R))))
+        found[name] = {"ratio": np.exp(mean), "low": low, "high": high, "of rounds": ratios_R.tolist()}
+        found[name] |= {"unit": unit, "of both": (values_R2.mean(axis=0) * scale).tolist()}
+    return found
 
 
 def row(other: str, n_cores: int) -> str:
@@ -122,7 +151,7 @@ def table(report: dict[str, Any]) -> str:
         lines += [f"**{title}**, {block['about']}:", "", "| `fit` / other | LeNet5 | CNN |", "| --- | ---: | ---: |"]
         for name in names_of_rows(block):
             found = [block["networks"].get(network, {}).get(name, {}) for network in TITLES]
-            for measured in ("wall time", "CPU time", "peak memory"):
+            for measured in MEASURED:
                 if any(measured in figures for figures in found):
                     cells = [cell(figures[measured]) if measured in figures else "" for figures in found]
                     lines.append(f"| {name}: {measured} | {' | '.join(cells)} |")
@@ -132,8 +161,8 @@ def table(report: dict[str, Any]) -> str:
 
 def cell(figure: dict[str, Any]) -> str:
     interval = " ({low:.2f} to {high:.2f})".format_map(figure) if "low" in figure else ""
-    epoch = "; {:.1f} / {:.1f} s".format(*figure["seconds of an epoch"]) if "seconds of an epoch" in figure else ""
-    return f"{figure['ratio']:.2f}{interval}{epoch}"
+    of_both = "; {:.3g} / {:.3g} {}".format(*figure["of both"], figure["unit"]) if "unit" in figure else ""
+    return f"{figure['ratio']:.2f}{interval}{of_both}"
 
 
 def names_of_rows(block: dict[str, Any]) -> list[str]:
@@ -177,35 +206,48 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], prog="python -m benchmarks")
     add = parser.add_argument
     add("networks", nargs="*", default=[], choices=[*TITLES, []], metavar="lenet5|cnn")
-    text = f"What to measure: {', '.join(PARTS)}. The other figures in benchmarks.json are kept."
-    add("--parts", nargs="+", choices=PARTS, default=[*PARTS], metavar="PART", help=text)
-    add("--cores", nargs="+", type=int, default=[1, 2], help="Numbers of cores (1 2).")
-    add("--pairs", type=int, default=5, help="Pairs of processes (5).")
-    add("--blocks", type=int, default=1, help="Blocks of each process, after one to warm up (1).")
+    defaults = "; ".join(f"on a {name.upper()} {', '.join(parts)}" for name, parts in DEFAULTS.items())
+    text = f"What to measure. Default: {defaults}. The other figures in benchmarks.json are kept."
+    add("--parts", nargs="+", choices=PARTS, metavar="|".join(PARTS), help=text)
+    add("--accelerator", choices=DEFAULTS, default="cpu", help="Where all train (cpu).")
+    add("--busy", action="store_true", help="Also measure how long the device computes. Always so on a GPU.")
+    add("--cores", nargs="+", type=int, help="Numbers of cores. Default: 1 2; for a GPU, 2.")
+    add("--rounds", type=int, help="Rounds, each with new processes. Default: 5; on a GPU, 3.")
+    add("--blocks", type=int, help="Blocks of each process, after one to warm up. Default: 1; on a GPU, 5.")
     add("--times", type=int, help=f"Length of a block, in {STEPS} steps. Default: {TIMES}.")
     text = "Measure fit against the fit of another checkout instead. It needs this folder benchmarks/."
     add("--against", type=Path, metavar="FOLDER", help=text)
     add("--output", type=Path, default=Path("docs"), help="Folder of the figures and the picture.")
     args = parser.parse_args()
-    if args.pairs < 2 or args.blocks < 1 or not 1 <= min(args.cores) <= max(args.cores) <= len(physical_cores()):
-        parser.error(f"--pairs must be at least 2, --blocks at least 1, and --cores 1 to {len(physical_cores())}.")
-    if not KERAS.exists():
+    on_gpu = args.accelerator == "gpu"
+    if on_gpu and not torch.cuda.is_available():
+        parser.error("there is no GPU that torch can use. --accelerator cpu tries everything but the device.")
+    args.busy |= on_gpu
+    defaults_of: dict[str, Any] = {"parts": DEFAULTS[args.accelerator]}
+    defaults_of |= {"cores": [2], "rounds": 3, "blocks": 5} if on_gpu else {"cores": [1, 2], "rounds": 5, "blocks": 1}
+    for name, default in defaults_of.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+    if args.rounds < 2 or args.blocks < 1 or not 1 <= min(args.cores) <= max(args.cores) <= len(physical_cores()):
+        parser.error(f"--rounds must be at least 2, --blocks at least 1, and --cores 1 to {len(physical_cores())}.")
+    if "keras" in args.parts and not KERAS.exists():
         args.parts = [part for part in args.parts if part != "keras"]
         print("Keras is left out: there is no .venv-keras (`make bench` builds it where tensorflow-cpu can be had).")
     others = [f"fit of {args.against.name}"] if args.against else [PARTS[part] for part in args.parts]
     file = args.output / "benchmarks.json"
     report = json.loads(file.read_text()) if file.exists() else {}
-    block = report.setdefault(cpu_name(), {"networks": {}})
+    name = torch.cuda.get_device_name() if on_gpu else cpu_name()
+    block = report.setdefault(name, {"networks": {}})
     others_packages = [path.stem for path in KERAS.parents[1].glob("lib/*/*/*.dist-info")]
     versions = [f"torch-{torch.__version__}", f"lightning-{lightning.__version__}"]
-    versions += sorted(name for name in others_packages if name.startswith(("keras-", "tensorflow_cpu-")))
-    block["about"] = ", ".join(["pinned", *versions])
+    versions += sorted(one for one in others_packages if one.startswith(("keras-", "tensorflow_cpu-")))
+    block["about"] = ", ".join(["pinned", *versions, *([f"host {cpu_name()}"] if on_gpu else [])])
     with tempfile.TemporaryDirectory() as logs:
-        for network, n_cores, other in product(args.networks or TITLES, args.cores, others):
-            figures = measure(network, other, n_cores, args, Path(logs))
-            block["networks"].setdefault(network, {})[row(other, n_cores)] = figures
-            write(report, args.output)  # after each figure: all of them take an hour
-    print(table({cpu_name(): block}))
+        for network, n_cores in product(args.networks or TITLES, args.cores):
+            found = measure(network, others, n_cores, args, Path(logs))
+            block["networks"].setdefault(network, {}).update(found)
+            write(report, args.output)  # after each network: all of them take an hour
+    print(table({name: block}))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Those that are timed against each other: `python -m benchmarks.contenders NAME NETWORK`.
 
 A block is a short epoch: 50 training steps of 128 images and validation on 10 batches, with loss and accuracy of both,
-and with all else that the contender does in an epoch. The environment variable TIMES makes it longer.
+and with all else that the contender does in an epoch. The environment variable TIMES makes it longer. All use the GPU,
+if they see one.
 """
 
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import lightning
@@ -14,12 +16,13 @@ import torch
 import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.datasets import MNIST
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from benchmarks.turns import Turns
+from benchmarks import turns
 from src.cli.main import main
 from src.data import MNISTDataModule
 from src.models import CNN, LeNet5
@@ -32,6 +35,30 @@ LIMITS: dict[str, Any] = {"limit_train_batches": TRAIN_STEPS, "limit_val_batches
 LIMITS |= {"devices": 1, "max_epochs": 1_000_000}  # the driver ends it
 
 
+class Turns(turns.Turns):
+    """Waits for a GPU, reports its memory, and measures how long it, or the CPU, computes in a block to be profiled."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.cuda.synchronize if DEVICE == "cuda" else lambda: None)
+        self.profile: profile | None = None
+
+    def next(self, **more: float) -> str:
+        if DEVICE == "cuda":
+            more["peak GPU memory"] = torch.cuda.max_memory_allocated()
+        if self.profile is not None:
+            self.wait()
+            self.profile.stop()
+            of_all = self.profile.key_averages()
+            times = (one.self_device_time_total if DEVICE == "cuda" else one.self_cpu_time_total for one in of_all)
+            more["device time"] = sum(times) / 1e6
+            self.profile = None
+        order = super().next(**more)
+        if order == "profile":
+            self.profile = profile(activities=[getattr(ProfilerActivity, DEVICE.upper())])
+            self.profile.start()
+        return order
+
+
 class Block(Callback):
     """Makes each epoch of a Trainer one block: validation, logging and checkpoint are in it."""
 
@@ -40,6 +67,9 @@ class Block(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.turns.next()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.turns.end_of_steps()
 
 
 def fit(network: str, *args: str) -> None:
@@ -101,7 +131,44 @@ class UsualModule(LightningModule):
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
 
-def hand_written(network: str) -> None:
+Step = Callable[[Tensor], None]
+
+
+def in_graph(step: Step) -> Step:
+    """A step whose kernels a GPU starts by itself. A CPU has no such graphs, so there it is the step itself."""
+    if DEVICE == "cpu":
+        return step
+    index_N = torch.arange(BATCH, device=DEVICE)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # torch makes its buffers
+            step(index_N)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step(index_N)
+
+    def replay(new_N: Tensor) -> None:
+        index_N.copy_(new_N)
+        graph.replay()
+
+    return replay
+
+
+def graph(network: str) -> None:
+    """The hand-written loop with each training step as a CUDA graph."""
+    hand_written(network, in_graph)
+
+
+def compiled(network: str) -> None:
+    """The hand-written loop with a compiled network, whose parts are CUDA graphs."""
+    hand_written(network, compile_network=True)
+
+
+def hand_written(
+    network: str, capture: Callable[[Step], Step] = lambda step: step, compile_network: bool = False
+) -> None:
     """The loop that one would write without Lightning, over the same tensors in memory."""
     data = MNISTDataModule()
     data.prepare_data()
@@ -109,19 +176,28 @@ def hand_written(network: str) -> None:
     train_images, train_labels = (part.to(DEVICE) for part in data.train)
     val_images, val_labels = (part.to(DEVICE) for part in data.val)
     model = NETWORKS[network]().to(DEVICE, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-7, fused=True)
+    on_gpu = DEVICE == "cuda"
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-7, fused=True, capturable=on_gpu)
+    if compile_network:
+        model.compile(mode="reduce-overhead")
+    sums = torch.zeros(2, 2, device=DEVICE)
+
+    def training_step(index_N: Tensor) -> None:
+        loss = forward(model, train_images[index_N], train_labels[index_N], sums[0])
+        optimizer.zero_grad()
+        (loss / BATCH).backward()
+        optimizer.step()
+
+    step_in_turn = capture(training_step)
     turns = Turns()
     while True:
         turns.next()
-        order = torch.randperm(len(train_labels), device=DEVICE)
-        sums = torch.zeros(2, 2, device=DEVICE)
+        order_N = torch.randperm(len(train_labels), device=DEVICE)
+        sums.zero_()
         model.train()
         for step in range(TRAIN_STEPS):
-            index = order[step * BATCH : (step + 1) * BATCH]
-            loss = forward(model, train_images[index], train_labels[index], sums[0])
-            optimizer.zero_grad()
-            (loss / BATCH).backward()
-            optimizer.step()
+            step_in_turn(order_N[step * BATCH : (step + 1) * BATCH])
+        turns.end_of_steps()
         model.eval()
         with torch.inference_mode():
             for step in range(VAL_STEPS):
@@ -139,5 +215,5 @@ def forward(model: nn.Module, images_NHW: Tensor, labels_N: Tensor, sums: Tensor
 
 
 if __name__ == "__main__":
-    contenders: dict[str, Any] = {"fit": fit, "hand_written": hand_written, "usual": usual}
-    contenders[sys.argv[1]](*sys.argv[2:])
+    contenders: list[Callable[..., None]] = [fit, hand_written, usual, graph, compiled]
+    {one.__name__: one for one in contenders}[sys.argv[1]](*sys.argv[2:])
