@@ -16,8 +16,23 @@ from tests.forks import ROOT, Outcome
 
 # Read when torch is imported. With more threads, a process that is forked after a forward pass would hang.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # weights are compared bit for bit, on the CPU
 signal.signal(signal.SIGINT, signal.default_int_handler)  # scripts ignore it in processes in the background
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs from all tests but their own: weights are compared bit for bit, on the CPU."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the tests of a GPU where there is none."""
+    import torch
+
+    of_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if of_gpu and not torch.cuda.is_available() and os.environ.get("ACCELERATOR") != "cpu":
+        config.hook.pytest_deselected(items=of_gpu)
+        items[:] = [item for item in items if item not in of_gpu]
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from src.data.distortion import Distortion
@@ -121,9 +122,8 @@ class GlobalBatches:
             random_NP = None
             if self.distortion is not None:
                 random = np.random.default_rng((self.seed or 0, self.epoch, number))
-                random_NP = self.distortion.draw(random, size, *self.images.shape[-2:])[begin - start : end - start].to(
-                    device
-                )
+                random_NP = self.distortion.draw(random, size, *self.images.shape[-2:])[begin - start : end - start]
+                random_NP = move_data_to_device(random_NP, device)  # a GPU copies it while this process goes on
             yield RawBatch(
                 self.images[index],
                 self.labels_N[index],

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning import LightningDataModule
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from src.data.batches import Batch, GlobalBatches, RawBatch
@@ -39,7 +40,8 @@ class ImageDataModule(LightningDataModule, ABC):
         max_shear: Shear each training image horizontally by a random angle up to this one, in degrees.
         elastic: Move the pixels of each training image by smooth random displacements with this standard deviation,
             in pixels (see `src.data.distortion`). What these five move into an image is black.
-        seed: Seed of the order of the training images and of the choice of the held-out images.
+        seed: Seed of the order of the training images and of the choice of the held-out images. By default that of the
+            training, ``--seed_everything``, and 0 without the command line.
 
     Attributes:
         classes: Names of the classes, in the order of their labels. Without names they are "0", "1" and so on.
@@ -68,7 +70,7 @@ class ImageDataModule(LightningDataModule, ABC):
         max_scaling: float | None = None,
         max_shear: float | None = None,
         elastic: float | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)  # with the arguments of the subclass
@@ -109,7 +111,7 @@ class ImageDataModule(LightningDataModule, ABC):
         if stage == "fit" or (stage == "validate" and self.val_size):
             self.train = images, labels_N = self._read("train")
             if self.val_size:
-                held_out_N = stratified_sample(labels_N, self.val_size, self.seed)
+                held_out_N = stratified_sample(labels_N, self.val_size, self.seed or 0)
                 self.train = images[~held_out_N], labels_N[~held_out_N]
                 self.val = images[held_out_N], labels_N[held_out_N]
         if stage in ("test", "predict") or not self.val_size:
@@ -131,7 +133,7 @@ class ImageDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> GlobalBatches:
         # With `overfit_batches` every epoch must have the same batches, so they aren't shuffled.
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        seed = None if overfit else self.seed
+        seed = None if overfit else self.seed or 0
         return self._batches(
             *self.train, self.batch_size, seed=seed, max_shift=self.max_shift, distortion=self.distortion
         )
@@ -180,9 +182,10 @@ class ImageDataModule(LightningDataModule, ABC):
         if self.mean is None or self.std is None:
             self.mean, self.std = pixel_statistics(self._read("train")[0])
         mean, std = (
-            value if isinstance(value, int | float) else torch.tensor(value, device=x_NCHW.device).view(-1, 1, 1)
+            value if isinstance(value, int | float) else torch.tensor(value).view(-1, 1, 1)
             for value in (self.mean, self.std)
         )
+        mean, std = move_data_to_device((mean, std), x_NCHW.device)  # without waiting for a GPU
         return x_NCHW.sub_(mean).div_(std)
 
     def _read(self, split: Split) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,7 @@ def order_state(checkpoint: dict[str, Any]) -> list[dict[str, int]]:
 
 def random_states(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
     states = checkpoint["callbacks"]["RandomState"]["states"]
-    return [{**state, "torch": state["torch"].tolist()} for state in states]
+    return [{name: one.tolist() if torch.is_tensor(one) else one for name, one in state.items()} for state in states]
 
 
 def curves(run: Path) -> dict[str, Any]:
