@@ -161,7 +161,7 @@ def table(report: dict[str, Any]) -> str:
 
 def cell(figure: dict[str, Any]) -> str:
     interval = " ({low:.2f} to {high:.2f})".format_map(figure) if "low" in figure else ""
-    of_both = "; {:.3g} / {:.3g} {}".format(*figure["of both"], figure["unit"]) if "unit" in figure else ""
+    of_both = "; {:,.1f} / {:,.1f} {}".format(*figure["of both"], figure["unit"]) if "unit" in figure else ""
     return f"{figure['ratio']:.2f}{interval}{of_both}"
 
 
@@ -183,7 +183,7 @@ def draw(report: dict[str, Any]) -> Figure:
             errors = np.abs(np.array(values[1:]) - values[0])
             bars = axes.barh(y, values[0], height=0.33, xerr=errors, color=f"C{offset}", label=TITLES[network])
             axes.bar_label(bars, fmt="%.2f", label_type="center", fontsize=8, color="white")
-        axes.set_title(f"{title}, {block['about']}", fontsize=8)
+        axes.set_title(f"{title}\n{block['about']}", fontsize=8)
         axes.set_xlim(0, 3)  # the interval of Keras may reach far beyond
         axes.axvline(1, color="black", linewidth=1)
         axes.set_yticks(range(len(names)), names, fontsize=8)

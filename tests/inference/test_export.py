@@ -236,6 +236,13 @@ class DataDependent(Tiny):
         return super().forward(x_NCHW if x_NCHW.sum() > 0 else -x_NCHW)
 
 
+class WithEigenvalues(Tiny):
+    """ONNX has no operator for them."""
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return super().forward(x_NCHW) + torch.linalg.eigvals(x_NCHW[:, 0]).real[:, :10]
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -244,6 +251,7 @@ class DataDependent(Tiny):
         ("--ckpt_path {tmp}/text.ckpt", "empty or damaged"),
         ("--ckpt_path {tmp}/other.ckpt", "does not name its network"),
         ("--ckpt_path {tmp}/DataDependent.ckpt", r"DataDependent can't be exported: \w+: .*\.$"),
+        ("--ckpt_path {tmp}/WithEigenvalues.ckpt", "WithEigenvalues can't be exported: .*No ONNX function found for .*linalg_eig"),
         ("--ckpt_path {checkpoint} --model CNN", "contains LeNet5, not CNN"),
         ("--ckpt_path {checkpoint} --model Missing", "Missing is not a network: name a LightningModule"),
         ("--ckpt_path {checkpoint} --model src.models.CNN", "contains LeNet5, not CNN"),
@@ -258,7 +266,7 @@ def test_a_mistake_ends_in_a_plain_message(
 ) -> None:
     (tmp_path / "text.ckpt").write_text("text")
     CheckedCheckpointIO().save_checkpoint({"state_dict": {}}, tmp_path / "other.ckpt")
-    for network in (DataDependent(),):
+    for network in (DataDependent(), WithEigenvalues()):
         name = type(network).__name__
         content = {"state_dict": network.state_dict(), "hyper_parameters": {"_class_path": f"{__name__}.{name}"}}
         CheckedCheckpointIO().save_checkpoint(content, tmp_path / f"{name}.ckpt")
