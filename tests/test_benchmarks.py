@@ -74,7 +74,7 @@ def test_contenders_report_their_blocks(monkeypatch: pytest.MonkeyPatch, functio
     os.close(reports)
     assert "training steps" not in ready
     assert 0 < plain["training steps"] < plain["wall time"]
-    assert 0 < profiled["device time"] < profiled["CPU time"]
+    assert profiled["device time"] > 0
 
 
 def test_figures_are_added_to_those_of_other_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
