@@ -71,7 +71,7 @@ lint: .venv/.dev ## check style and types with ruff and mypy
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: .venv/.core ## measure the speed of fit against a hand-written loop, the usual pipeline and Keras (about an hour on two cores)
+bench: .venv/.core ## measure the speed of fit against a hand-written loop, the usual pipeline and Keras
 	test -x .venv-keras/bin/python || { $(PYTHON) -m venv .venv-keras && .venv-keras/bin/pip install tensorflow-cpu; } || rm -rf .venv-keras
 	$(BIN)/python -m benchmarks $(ARGS)
 

@@ -35,7 +35,6 @@ OURS, OF_KERAS = [sys.executable, "-m", "benchmarks.contenders"], [str(KERAS), "
 PARTS = {"loop": HAND_WRITTEN, "usual": USUAL, "keras": KERAS_PROGRAM, "graph": GRAPH, "compiled": COMPILED}
 DEFAULTS = {"cpu": ["loop", "usual", "keras"], "gpu": ["loop", "graph", "compiled"]}
 FUNCTIONS = {HAND_WRITTEN: "hand_written", USUAL: "usual", GRAPH: "graph", COMPILED: "compiled"}
-FUNCTIONS |= {KERAS_PROGRAM: KERAS_PROGRAM}
 TITLES = {"lenet5": "LeNet5", "cnn": "CNN"}
 TIMES = {"lenet5": 9, "cnn": 3}  # as many steps in a block: in short ones, what is done once an epoch weighs more
 EPOCH, STEPS = 469, 50  # steps; those of a block with TIMES=1
@@ -89,16 +88,18 @@ def one_round(contenders: list[Contender], turns: range, busy: bool = False) -> 
             reports[place].append(contenders[place].block())
     means = [{name: float(np.mean([one[name] for one in of_one])) for name in of_one[0]} for of_one in reports]
     for contender, mean in zip(contenders, means, strict=True):
-        if busy:  # the profiler slows the process, but not the device
-            mean["busy"] = contender.block("profile")["device time"] / mean["wall time"]
+        if busy and (seconds := contender.block("profile").get("device time")):  # Keras has none
+            mean["busy"] = seconds / mean["wall time"]  # the profiler slows the process, but not the device
         contender.process.communicate()  # closes its input
     return means
 
 
 def measure(network: str, others: list[str], n_cores: int, args: argparse.Namespace, logs: Path) -> dict[str, Any]:
     """Returns: the figures of each other contender."""
-    commands = [[*OURS, FUNCTIONS.get(other, "fit"), network] for other in ("fit", *others)]  # fit of another checkout
-    commands = [[*OF_KERAS, network, "data"] if KERAS_PROGRAM in command else command for command in commands]
+    commands = [
+        [*OF_KERAS, network, "data"] if other == KERAS_PROGRAM else [*OURS, FUNCTIONS.get(other, "fit"), network]
+        for other in ("fit", *others)  # of which one may be the fit of another checkout
+    ]
     folders = [Path.cwd(), *[args.against or Path.cwd()] * len(others)]
     cores = set(physical_cores()[:n_cores])
     times, rounds = args.times or TIMES[network], []
@@ -202,7 +203,7 @@ def write(report: dict[str, Any], output: Path) -> None:
         page.write_text(re.sub(r"<!-- python.*<!-- end -->", lambda _: figures, page.read_text(), flags=re.DOTALL))
 
 
-def main() -> None:
+def parsed_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], prog="python -m benchmarks")
     add = parser.add_argument
     add("networks", nargs="*", default=[], choices=[*TITLES, []], metavar="lenet5|cnn")
@@ -233,6 +234,12 @@ def main() -> None:
     if "keras" in args.parts and not KERAS.exists():
         args.parts = [part for part in args.parts if part != "keras"]
         print("Keras is left out: there is no .venv-keras (`make bench` builds it where tensorflow-cpu can be had).")
+    return args
+
+
+def main() -> None:
+    args = parsed_arguments()
+    on_gpu = args.accelerator == "gpu"
     others = [f"fit of {args.against.name}"] if args.against else [PARTS[part] for part in args.parts]
     file = args.output / "benchmarks.json"
     report = json.loads(file.read_text()) if file.exists() else {}

@@ -22,7 +22,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchvision.datasets import MNIST
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from benchmarks import turns
+from benchmarks.turns import Turns
 from src.cli.main import main
 from src.data import MNISTDataModule
 from src.models import CNN, LeNet5
@@ -35,7 +35,7 @@ LIMITS: dict[str, Any] = {"limit_train_batches": TRAIN_STEPS, "limit_val_batches
 LIMITS |= {"devices": 1, "max_epochs": 1_000_000}  # the driver ends it
 
 
-class Turns(turns.Turns):
+class DeviceTurns(Turns):
     """Waits for a GPU, reports its memory, and measures how long it, or the CPU, computes in a block to be profiled."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Block(Callback):
     """Makes each epoch of a Trainer one block: validation, logging and checkpoint are in it."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.turns = Turns()
+        self.turns = DeviceTurns()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.turns.next()
@@ -189,7 +189,7 @@ def hand_written(
         optimizer.step()
 
     step_in_turn = capture(training_step)
-    turns = Turns()
+    turns = DeviceTurns()
     while True:
         turns.next()
         order_N = torch.randperm(len(train_labels), device=DEVICE)

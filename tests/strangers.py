@@ -311,6 +311,15 @@ class StatefulData(PlainData):
         return Stateful(self.sets["train"], self.batch_size)
 
 
+class Untyped(PlainData):
+    """Has arguments without annotations, and a seed of its own."""
+
+    def __init__(self, folder="./photos", weights=torch.ones(10), transform=None, seed=7):  # type: ignore  # noqa: B008
+        super().__init__(folder)
+        self.save_hyperparameters(ignore="weights")
+        self.seed = seed
+
+
 class WithoutTest(LightningDataModule):
     """A training set alone, whose batches are lists."""
 

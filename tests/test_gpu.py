@@ -1,4 +1,4 @@
-"""What only a GPU can show: `python -m pytest -m gpu`, about three minutes with one.
+"""What only a GPU can show: `python -m pytest -m gpu`.
 
 Without CUDA they are deselected. ACCELERATOR=cpu in the environment runs them there, to try everything but the device.
 """

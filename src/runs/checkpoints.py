@@ -27,6 +27,14 @@ CLASS_PATH, INSTANTIATOR = "_class_path", "_instantiator"
 MNIST = "src.data.MNISTDataModule"  # the data module of runs that name none
 
 
+def without_objects(settings: Any) -> Any:
+    """Leave out defaults that no text describes, such as a tensor: jsonargparse puts a sentence in their place."""
+    if not isinstance(settings, dict):
+        return settings
+    described = {name: value for name, value in settings.items() if not str(value).startswith("Unable to serialize")}
+    return {name: without_objects(value) for name, value in described.items()}
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint that was read and verified, as plain data."""
@@ -63,13 +71,18 @@ class Checkpoint:
         if class_path != MNIST:
             return arguments
         arguments = self._arguments("datamodule_hyper_parameters")
-        is_older = "seed_everything" not in self._settings and CLASS_PATH in self.content.get("hyper_parameters", {})
-        return arguments | ({"seed": None} if is_older else {})  # it was that of the training
+        return arguments if self._seed_of_data is None else arguments | {"seed": None}
 
     @property
     def seed(self) -> int | None:
-        """The seed of the training; in an old checkpoint, that of its data module is the same."""
-        return self._settings.get("seed_everything", self._arguments("datamodule_hyper_parameters").get("seed"))
+        """The seed of the training; None if this command line did not write the checkpoint."""
+        return self._settings.get("seed_everything", self._seed_of_data)
+
+    @property
+    def _seed_of_data(self) -> int | None:
+        """The seed of the data module in a checkpoint of an older version, where it was always that of the training."""
+        is_older = "seed_everything" not in self._settings and CLASS_PATH in self.content.get("hyper_parameters", {})
+        return self._arguments("datamodule_hyper_parameters").get("seed") if is_older else None
 
     @property
     def first_step(self) -> int:

@@ -98,7 +98,8 @@ def foreign_argument(kind: type, arguments: dict[str, Any]) -> str | None:
     untyped = {  # else jsonargparse takes the type of the default
         name
         for name, one in inspect.signature(kind).parameters.items()
-        if one.annotation is one.empty and (one.default in (one.empty, None) or isinstance(one.default, str))
+        if one.annotation is one.empty
+        and (isinstance(one.default, str) or one.default is None or one.default is one.empty)
     }
     return _foreign_text(
         {

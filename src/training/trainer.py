@@ -26,7 +26,7 @@ from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from src.data import ImageDataModule
 from src.models import Classifier
-from src.runs.checkpoints import CheckedCheckpointIO, Checkpoint
+from src.runs.checkpoints import CheckedCheckpointIO, Checkpoint, without_objects
 from src.runs.folder import Run, runs_folder
 from src.system.errors import UserError
 from src.system.processes import cluster_environment, limit_waiting, refuse_other_processes
@@ -66,7 +66,7 @@ def training_trainer(
     refuse_unsupported(settings, user_callbacks, config.ckpt_path)
     is_resumed = run is not None and run.config_file.is_file()
     plain = yaml.safe_load(parser.dump(config, skip_unset=False))
-    saved = {name: plain[name] for name in ("model", "data", "optimizer", "lr_scheduler")}
+    saved = without_objects({name: plain[name] for name in ("model", "data", "optimizer", "lr_scheduler")})
     measuring, board = Measuring(), built.tensorboard
     board.measuring, board.settings = measuring, saved
     board.images = built.data if isinstance(built.data, ImageDataModule) else None

@@ -12,7 +12,7 @@ import torch
 import yaml
 from lightning import Trainer
 
-from src.runs.checkpoints import load_checkpoint
+from src.runs.checkpoints import Checkpoint, load_checkpoint
 from tests import strangers
 from tests.conftest import CURVES_ALONE, NO_TABS, ROOT, Refused, RunCLI
 from tests.training.conftest import Stop
@@ -57,6 +57,21 @@ def test_a_checkpoint_of_plain_lightning_is_tested(cli: RunCLI, tmp_path: Path) 
     trainer.save_checkpoint(tmp_path / "plain.ckpt")
     tested = cli("test", *PLAIN, f"--ckpt_path={tmp_path / 'plain.ckpt'}")
     assert tested.code == 0 and "in 101 images" in tested.out, tested.err
+
+
+def test_its_seed_is_its_own(cli: RunCLI, tmp_path: Path) -> None:
+    named = (PLAIN[0], "--data=tests.strangers.Untyped")
+    run = cli("fit", *named, "--data.folder=./x/y", *ONE_EPOCH, "--seed_everything=3").run
+    checkpoint = Checkpoint.read(run / "checkpoints" / "last.ckpt")
+    assert (checkpoint.seed, checkpoint.data_arguments["seed"]) == (3, 7)
+    tested = cli("test", *named, f"--ckpt_path={checkpoint.path}")
+    assert tested.code == 0 and "in 101 images" in tested.out, tested.err
+    plain: Any = {"enable_progress_bar": False, "logger": False, "enable_checkpointing": False}
+    trainer = Trainer(max_epochs=1, **plain)
+    trainer.fit(strangers.LitClassifier(), strangers.Untyped())
+    trainer.save_checkpoint(tmp_path / "plain.ckpt")
+    checkpoint = Checkpoint.read(tmp_path / "plain.ckpt")
+    assert (checkpoint.seed, checkpoint.data_arguments["seed"]) == (None, 7)
 
 
 @pytest.mark.parametrize(("data", "goes_on_at"), [("PlainData", "the end of epoch 1"), ("StatefulData", "")])
@@ -126,6 +141,7 @@ def test_an_unused_parameter_needs_another_ddp(tmp_path: Path) -> None:
     [
         (("--model=LeNet5", "--data=tests.strangers.RealLabels"), "RealLabels must yield batches (x, y)"),
         (("--model=LeNet5", PLAIN[1], "--data.channels=3"), "LeNet5 takes images of shape (1, 28, 28)"),
+        (("--model=LeNet5", "--model.num_classes=12"), "LeNet5 has 12 outputs, but the data set has 10 classes"),
         ((PLAIN[0], "--data=tests.strangers.Eleven"), "has 10 outputs, but the data set has the label 10"),
         (
             ("--model=LeNet5", "--data=tests.strangers.LitClassifier"),
