@@ -178,10 +178,14 @@ def use_optimizer(network: LightningModule, built: Namespace) -> None:
         made = instantiate_class(filter(lambda parameter: parameter.requires_grad, network.parameters()), optimizer)
         if schedule is None:
             return made
-        scheduler = instantiate_class(made, schedule)
-        per_step = isinstance(scheduler, OneCycleLR | CyclicLR)
+        settings = {**schedule.init_args}
+        if schedule.class_path.endswith(".OneCycleLR") and not (settings["total_steps"] or settings["epochs"]):
+            if (steps := network.trainer.estimated_stepping_batches) == float("inf"):
+                raise UserError("OneCycleLR needs the number of steps: set --trainer.max_epochs or .max_steps.")
+            settings["total_steps"] = int(steps)
+        scheduler = instantiate_class(made, {"class_path": schedule.class_path, "init_args": settings})
         options = {"monitor": scheduler.monitor} if isinstance(scheduler, ReduceLROnPlateau) else {}
-        interval = "step" if per_step else "epoch"
+        interval = "step" if isinstance(scheduler, OneCycleLR | CyclicLR) else "epoch"
         return {"optimizer": made, "lr_scheduler": {"scheduler": scheduler, "interval": interval} | options}
 
     network.configure_optimizers = configure_optimizers  # type: ignore[method-assign]

@@ -139,12 +139,22 @@ def test_weights_of_64_bits_are_tested_with_all_their_digits(cli: RunCLI, monkey
     torch.testing.assert_close(tested[0], load_checkpoint(checkpoint)["state_dict"], rtol=0, atol=0)
 
 
-def test_a_schedule_that_counts_steps_moves_in_each_step(cli: RunCLI) -> None:
+def test_one_cycle_ends_with_the_training(cli: RunCLI) -> None:
     options = "--optimizer=SGD --optimizer.lr=0.1 --lr_scheduler=OneCycleLR --lr_scheduler.max_lr=0.2"
-    run = cli(
-        "fit", "--model=tests.tiny.Tiny", *options.split(), "--lr_scheduler.total_steps=100", *SHORT, TWO_TESTED
-    ).run
-    assert load_checkpoint(run / "checkpoints" / "last.ckpt")["lr_schedulers"][0]["last_epoch"] == 5
+    run = cli("fit", "--model=tests.tiny.Tiny", *options.split(), *SHORT, TWO_TESTED).run
+    [schedule] = load_checkpoint(run / "checkpoints" / "last.ckpt")["lr_schedulers"]
+    assert (schedule["last_epoch"], schedule["total_steps"]) == (5, 5)  # it counts steps
+    more = cli("fit", "--model=tests.tiny.Tiny", *options.split(), "--lr_scheduler.total_steps=100", *SHORT, TWO_TESTED)
+    assert load_checkpoint(more.run / "checkpoints" / "last.ckpt")["lr_schedulers"][0]["total_steps"] == 100
+    endless = cli(
+        "fit",
+        "--model=tests.tiny.Tiny",
+        *options.split(),
+        *SHORT,
+        "--trainer.max_epochs=-1",
+        "--trainer.max_time=00:00:01:00",
+    )
+    assert endless.code == 1 and "set --trainer.max_epochs" in endless.err
 
 
 @pytest.mark.parametrize(
