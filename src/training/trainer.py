@@ -5,7 +5,6 @@ in which order. To add a callback to all trainings, add it to `training_callback
 """
 
 import atexit
-import inspect
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,15 +16,13 @@ import yaml
 from jsonargparse import Namespace
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, Timer, WeightAveraging
-from lightning.pytorch.cli import LightningArgumentParser, ReduceLROnPlateau, SaveConfigCallback, instantiate_class
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from src.data import ImageDataModule
-from src.models import Classifier
 from src.runs.checkpoints import CheckedCheckpointIO, Checkpoint, without_objects
 from src.runs.folder import Run, runs_folder
 from src.system.errors import UserError
@@ -34,6 +31,7 @@ from src.tensorboard.logger import RunLogger
 from src.training.callbacks import Curves, EpochLines, Progress, RunSummary, SavedSettings, WriteAnswers, print_weights
 from src.training.checks import CheckedForward, add_evaluation_steps, check_network, has_images
 from src.training.measuring import Measuring
+from src.training.optimizer import use_optimizer
 from src.training.randomness import RandomState
 from src.training.resuming import DoubleWeights, Resuming
 from src.training.stopping import LastCheckpoint, Stopping
@@ -154,41 +152,6 @@ def _trainer(config: Namespace, settings: Namespace, checkpoint: Checkpoint | No
     if launcher is not None:
         atexit.register(launcher.kill, getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has no SIGKILL
     return trainer
-
-
-def use_optimizer(network: LightningModule, built: Namespace) -> None:
-    """Give a network the optimiser and the schedule of ``--optimizer`` and ``--lr_scheduler``, if they are set.
-
-    Raises:
-        UserError: A schedule has no optimiser, or settings of a `Classifier` contradict them.
-    """
-    optimizer, schedule = built.get("optimizer"), built.get("lr_scheduler")
-    if optimizer is None:
-        if schedule is not None:
-            raise UserError("--lr_scheduler needs an --optimizer, such as --optimizer SGD --optimizer.lr 0.1")
-        return
-    if isinstance(network, Classifier):
-        for name in ("lr", "eps", "betas", "schedule"):
-            parameters = inspect.signature(Classifier).parameters | inspect.signature(type(network)).parameters
-            value = network.hparams.get(name, parameters[name].default)
-            if (tuple(value) if isinstance(value, list) else value) != parameters[name].default:  # LightningCLI: a list
-                raise UserError(f"--model.{name} is a setting of Adam, which --optimizer replaces: leave it out.")
-
-    def configure_optimizers() -> Any:
-        made = instantiate_class(filter(lambda parameter: parameter.requires_grad, network.parameters()), optimizer)
-        if schedule is None:
-            return made
-        settings = {**schedule.init_args}
-        if schedule.class_path.endswith(".OneCycleLR") and not (settings["total_steps"] or settings["epochs"]):
-            if (steps := network.trainer.estimated_stepping_batches) == float("inf"):
-                raise UserError("OneCycleLR needs the number of steps: set --trainer.max_epochs or .max_steps.")
-            settings["total_steps"] = int(steps)
-        scheduler = instantiate_class(made, {"class_path": schedule.class_path, "init_args": settings})
-        options = {"monitor": scheduler.monitor} if isinstance(scheduler, ReduceLROnPlateau) else {}
-        interval = "step" if isinstance(scheduler, OneCycleLR | CyclicLR) else "epoch"
-        return {"optimizer": made, "lr_scheduler": {"scheduler": scheduler, "interval": interval} | options}
-
-    network.configure_optimizers = configure_optimizers  # type: ignore[method-assign]
 
 
 class BestCheckpoint(ModelCheckpoint):
