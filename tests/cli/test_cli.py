@@ -119,7 +119,8 @@ def test_recipes_train_the_same_networks(cli: RunCLI, name: str, parameters: int
     assert outcome.run.parent.name == name
     assert json.loads((outcome.run / "results.json").read_text())["parameters"] == parameters
     settings = yaml.safe_load((outcome.run / "config.yaml").read_text())
-    assert settings["model"]["init_args"]["schedule"] == "one_cycle"
+    schedule = settings["lr_scheduler"] or settings["model"]["init_args"]["schedule"]
+    assert schedule == "one_cycle" or schedule["class_path"].endswith(".OneCycleLR")
     data = settings["data"]["init_args"]
     assert (data["max_shift"] or data["elastic"]) and data["val_size"] == 0
 
