@@ -111,17 +111,6 @@ class Classifier(LightningModule, ABC):
         scheduler = OneCycleLR(optimizer, self.lr, total_steps=int(steps), cycle_momentum=False)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def on_train_start(self) -> None:
-        scheduler = self.lr_schedulers()
-        steps = self.trainer.estimated_stepping_batches
-        if self.schedule != "one_cycle" or not isinstance(scheduler, OneCycleLR):
-            return
-        if scheduler.total_steps != steps:
-            raise UserError(
-                f"The one_cycle schedule of the checkpoint has {scheduler.total_steps:,} steps, but this training has "
-                f"{steps:,}. Use the number of epochs and the batch size of the checkpoint."
-            )
-
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         self._weight = getattr(batch, "weight", None)  # here, because DDP on GPUs makes a plain tuple of the batch
 

@@ -1,5 +1,6 @@
 """Resuming from a checkpoint, where Lightning alone would not resume exactly."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -27,6 +28,7 @@ class Resuming(Callback):
         self.first_step = first_step
 
     saved: tuple[int, int] | None = None  # numbers of optimisers and schedules in the checkpoint
+    total_steps: Sequence[int | None] = ()  # of the schedules of this training, if they have an end
     max_steps = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -49,9 +51,20 @@ class Resuming(Callback):
                 f"{trainer.ckpt_path} contains the states of {have.format(*self.saved)}, but "
                 f"{type(pl_module).__name__} has {have.format(*current)}. Use another checkpoint."
             )
+        self.total_steps = _total_steps(trainer)
         # With max_steps, Lightning mistakes a checkpoint at the end of an epoch for one inside it, and skips an epoch.
         # So it restores the position without max_steps.
         trainer.fit_loop.epoch_loop.max_steps = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.fit_loop.epoch_loop.max_steps = self.max_steps
+        for current, restored in zip(self.total_steps, _total_steps(trainer), strict=False):
+            if current != restored:
+                raise UserError(
+                    f"The one-cycle schedule of the checkpoint has {restored:,} steps, but that of this training has "
+                    f"{current:,}. Use the number of epochs and the batch size of the checkpoint."
+                )
+
+
+def _total_steps(trainer: Trainer) -> list[int | None]:
+    return [getattr(config.scheduler, "total_steps", None) for config in trainer.lr_scheduler_configs]

@@ -255,12 +255,19 @@ def test_plateau_is_refused(cli: RunCLI, stop: Stop, tmp_path: Path) -> None:
         assert (outcome.code, "ReduceLROnPlateau cannot be resumed exactly" in outcome.err) == (1, True)
 
 
-def test_a_schedule_of_another_length_is_refused(cli: RunCLI) -> None:
-    run = cli("fit", "--model=tests.tiny.Tiny", "--model.schedule=one_cycle", *SHORT).run
-    longer = (*SHORT, "--trainer.max_epochs=3", f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}")
-    outcome = cli("fit", "--model=tests.tiny.Tiny", *longer)
+@pytest.mark.parametrize(
+    "schedule", ["--model.schedule=one_cycle", "--optimizer=AdamW --lr_scheduler=OneCycleLR --lr_scheduler.max_lr=0.1"]
+)
+def test_a_schedule_goes_on_unless_the_training_has_another_length(cli: RunCLI, stop: Stop, schedule: str) -> None:
+    command = ("fit", "--model=tests.tiny.Tiny", *schedule.split(), *SHORT)
+    whole = cli(*command).run
+    stop(11, signal.SIGTERM)
+    assert cli(*command).code == 143
+    stop(-1, signal.SIGTERM)
+    assert_same_run(whole, cli(*command, "--resume=auto").run)
+    outcome = cli(*command, "--trainer.max_epochs=3", f"--ckpt_path={whole / 'checkpoints' / 'last.ckpt'}")
     assert outcome.code == 1
-    assert "The one_cycle schedule of the checkpoint has 16 steps, but this training has 24" in outcome.err
+    assert "The one-cycle schedule of the checkpoint has 16 steps, but that of this training has 24" in outcome.err
 
 
 def hold(folder: str) -> None:
