@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -101,14 +101,7 @@ class Classifier(LightningModule, ABC):
             return optimizer
         if trainer is None:
             raise UserError("The one_cycle schedule needs a Trainer, which knows the number of steps.")
-        steps = trainer.estimated_stepping_batches
-        changes = any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks)
-        if steps == float("inf") or changes:
-            raise UserError(
-                "The one_cycle schedule needs a known number of steps: set --trainer.max_epochs, and "
-                "--trainer.accumulate_grad_batches in place of GradientAccumulationScheduler."
-            )
-        scheduler = OneCycleLR(optimizer, self.lr, total_steps=int(steps), cycle_momentum=False)
+        scheduler = OneCycleLR(optimizer, self.lr, total_steps=number_of_steps(trainer), cycle_momentum=False)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -161,6 +154,22 @@ class Classifier(LightningModule, ABC):
         accuracy = (logits_NK.argmax(dim=1) == labels_N).float().mean()
         values = {f"{stage}_loss": loss.detach(), f"{stage}_accuracy": accuracy}
         self.log_dict(values, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels_N), sync_dist=True)
+
+
+def number_of_steps(trainer: Trainer) -> int:
+    """The steps of a training, for a one-cycle schedule.
+
+    Raises:
+        UserError: They are not known in advance.
+    """
+    steps = trainer.estimated_stepping_batches
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    if steps == float("inf") or any(isinstance(one, GradientAccumulationScheduler) for one in callbacks):
+        raise UserError(
+            "A one-cycle schedule needs a known number of steps: set --trainer.max_epochs, and "
+            "--trainer.accumulate_grad_batches in place of GradientAccumulationScheduler."
+        )
+    return int(steps)
 
 
 def glorot_uniform(module: nn.Module) -> None:

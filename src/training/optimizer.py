@@ -9,6 +9,7 @@ from lightning.pytorch.cli import ReduceLROnPlateau, instantiate_class
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from src.models import Classifier
+from src.models.classifier import number_of_steps
 from src.system.errors import UserError
 
 
@@ -36,9 +37,7 @@ def use_optimizer(network: LightningModule, built: Namespace) -> None:
             return made
         settings = {**schedule.init_args}
         if schedule.class_path.endswith(".OneCycleLR") and not (settings["total_steps"] or settings["epochs"]):
-            if (steps := network.trainer.estimated_stepping_batches) == float("inf"):
-                raise UserError("OneCycleLR needs the number of steps: set --trainer.max_epochs or .max_steps.")
-            settings["total_steps"] = int(steps)
+            settings["total_steps"] = number_of_steps(network.trainer)
         scheduler = instantiate_class(made, {"class_path": schedule.class_path, "init_args": settings})
         options = {"monitor": scheduler.monitor} if isinstance(scheduler, ReduceLROnPlateau) else {}
         interval = "step" if isinstance(scheduler, OneCycleLR | CyclicLR) else "epoch"

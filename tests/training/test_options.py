@@ -232,6 +232,10 @@ def test_printed_config_given_back(
     torch.testing.assert_close(weights(run), weights(plain_run), rtol=0, atol=0)
 
 
+CHANGING = " ".join(SCHEDULER).replace(": ", ":")
+ONE_CYCLE = "--optimizer=AdamW --lr_scheduler=OneCycleLR --lr_scheduler.max_lr=0.1"
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
@@ -268,7 +272,8 @@ def test_printed_config_given_back(
             "--trainer.callbacks=ModelPruning --trainer.callbacks.pruning_fn=l1_unstructured",
             "ModelPruning is not supported: it needs contiguous weights",
         ),
-        (f"{' '.join(SCHEDULER).replace(': ', ':')} --model.schedule=one_cycle", "needs a known number of steps"),
+        (f"{CHANGING} --model.schedule=one_cycle", "needs a known number of steps"),
+        (f"{CHANGING} {ONE_CYCLE}", "needs a known number of steps"),
     ],
 )
 def test_refused_in_a_line(cli: RunCLI, options: str, line: str) -> None:
