@@ -59,7 +59,7 @@ class Resuming(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.fit_loop.epoch_loop.max_steps = self.max_steps
         for current, restored in zip(self.total_steps, _total_steps(trainer), strict=False):
-            if current != restored:
+            if current and current != restored:
                 raise UserError(
                     f"The one-cycle schedule of the checkpoint has {restored:,} steps, but that of this training has "
                     f"{current:,}. Use the number of epochs and the batch size of the checkpoint."
