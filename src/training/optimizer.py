@@ -12,6 +12,8 @@ from src.models import Classifier
 from src.models.classifier import number_of_steps
 from src.system.errors import UserError
 
+ONE_CYCLE = f"{OneCycleLR.__module__}.{OneCycleLR.__name__}"
+
 
 def use_optimizer(network: LightningModule, built: Namespace) -> None:
     """Give a network the optimiser and the schedule of ``--optimizer`` and ``--lr_scheduler``, if they are set.
@@ -35,8 +37,8 @@ def use_optimizer(network: LightningModule, built: Namespace) -> None:
         made = instantiate_class(filter(lambda parameter: parameter.requires_grad, network.parameters()), optimizer)
         if schedule is None:
             return made
-        settings = {**schedule.init_args}
-        if schedule.class_path.endswith(".OneCycleLR") and not (settings["total_steps"] or settings["epochs"]):
+        settings = {**(schedule.get("init_args") or {})}
+        if schedule.class_path == ONE_CYCLE and not (settings["total_steps"] or settings["epochs"]):
             settings["total_steps"] = number_of_steps(network.trainer)
         scheduler = instantiate_class(made, {"class_path": schedule.class_path, "init_args": settings})
         options = {"monitor": scheduler.monitor} if isinstance(scheduler, ReduceLROnPlateau) else {}

@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from src.models import Classifier
 from src.system.errors import UserError
 from src.system.processes import gather
 
@@ -18,7 +19,7 @@ class DoubleWeights(Callback):
 
 
 class Resuming(Callback):
-    """Makes a training with max_steps go on where its checkpoint was saved, and refuses incomplete checkpoints.
+    """Makes a training with max_steps go on where its checkpoint was saved, and refuses checkpoints that do not fit.
 
     Args:
         first_step: The step at which the training starts, in the checkpoint of this process.
@@ -58,11 +59,13 @@ class Resuming(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.fit_loop.epoch_loop.max_steps = self.max_steps
-        for current, restored in zip(self.total_steps, _total_steps(trainer), strict=False):
-            if current and current != restored:
+        # A recipe of this package may not end inside its schedule. A network from elsewhere may, as with Lightning.
+        is_ours = isinstance(pl_module, Classifier)
+        for here, saved in zip(self.total_steps, _total_steps(trainer), strict=False):
+            if here and saved and (here > saved or (here < saved and is_ours)):
                 raise UserError(
-                    f"The one-cycle schedule of the checkpoint has {restored:,} steps, but that of this training has "
-                    f"{current:,}. Use the number of epochs and the batch size of the checkpoint."
+                    f"The learning rate schedule of the checkpoint has {saved:,} steps, but that of this training has "
+                    f"{here:,}. Use the number of epochs and the batch size of the checkpoint."
                 )
 
 

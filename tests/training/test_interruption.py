@@ -267,7 +267,7 @@ def test_a_schedule_goes_on_unless_the_training_has_another_length(cli: RunCLI, 
     assert_same_run(whole, cli(*command, "--resume=auto").run)
     outcome = cli(*command, "--trainer.max_epochs=3", f"--ckpt_path={whole / 'checkpoints' / 'last.ckpt'}")
     assert outcome.code == 1
-    assert "The one-cycle schedule of the checkpoint has 16 steps, but that of this training has 24" in outcome.err
+    assert "The learning rate schedule of the checkpoint has 16 steps, but that of this training has 24" in outcome.err
 
 
 def hold(folder: str) -> None:

@@ -146,7 +146,7 @@ def test_one_cycle_ends_with_the_training(cli: RunCLI) -> None:
     assert (schedule["last_epoch"], schedule["total_steps"]) == (5, 5)  # it counts steps
     more = cli("fit", "--model=tests.tiny.Tiny", *options.split(), "--lr_scheduler.total_steps=100", *SHORT, TWO_TESTED)
     assert load_checkpoint(more.run / "checkpoints" / "last.ckpt")["lr_schedulers"][0]["total_steps"] == 100
-    endless = cli(
+    unknown = cli(
         "fit",
         "--model=tests.tiny.Tiny",
         *options.split(),
@@ -154,7 +154,22 @@ def test_one_cycle_ends_with_the_training(cli: RunCLI) -> None:
         "--trainer.max_epochs=-1",
         "--trainer.max_time=00:00:01:00",
     )
-    assert endless.code == 1 and "set --trainer.max_epochs" in endless.err
+    assert unknown.code == 1 and "set --trainer.max_epochs" in unknown.err
+
+
+def test_a_network_of_a_stranger_may_end_inside_its_schedule_but_not_after_it(cli: RunCLI, stop: Stop) -> None:
+    options = "--optimizer=AdamW --lr_scheduler=OneCycleLR --lr_scheduler.max_lr=0.01 --trainer.max_epochs=2"
+    command = ("fit", "--model=tests.strangers.PyTorchExample", *SHORT, TWO_TESTED, *options.split())
+    stop(3, 15)  # type: ignore[arg-type]
+    stopped = cli(*command)
+    assert stopped.code == 143
+    stop(-1, 15)  # type: ignore[arg-type]
+    checkpoint = f"--ckpt_path={stopped.err.split()[-1]}/checkpoints/last.ckpt"
+    longer = cli(*command, checkpoint, "--trainer.max_epochs=3")
+    assert longer.code == 1 and "checkpoint has 10 steps, but that of this training has 15" in longer.err
+    shorter = cli(*command, checkpoint, "--trainer.max_epochs=1")
+    assert shorter.code == 0, shorter.err
+    assert load_checkpoint(shorter.run / "checkpoints" / "last.ckpt")["lr_schedulers"][0]["total_steps"] == 10
 
 
 @pytest.mark.parametrize(
